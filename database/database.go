@@ -1,0 +1,225 @@
+// Package database is one SQL database in one of three dialects. It evens out
+// what differs between them: placeholders, column types, transactions that
+// have to be run again, unique violations, and the lock around migrations.
+//
+// Open a [sql.DB] with the driver of your choice, hand it to [New], bring the
+// schema up with [DB.Migrate], then read in [DB.View] and write in
+// [DB.Update]. Queries are written once, with ? as placeholder, in the part of
+// SQL that the three dialects share.
+//
+// The package imports no driver: it knows errors by their methods and codes.
+// Read database.go, then migrate.go, then errors.go.
+package database
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Dialect is the kind of SQL that a database speaks.
+type Dialect int
+
+// The dialects. A SQLite file wants the pragmas journal_mode(WAL),
+// synchronous(FULL), busy_timeout(5000) and foreign_keys(1), and
+// _txlock=immediate, in its data source name.
+const (
+	SQLite Dialect = iota
+	PostgreSQL
+	MySQL // and MariaDB
+)
+
+// String returns the name that migration files bear: sqlite, postgres, mysql.
+func (d Dialect) String() string {
+	switch d {
+	case SQLite:
+		return "sqlite"
+	case PostgreSQL:
+		return "postgres"
+	case MySQL:
+		return "mysql"
+	}
+	return "dialect " + strconv.Itoa(int(d))
+}
+
+// A DB is a database. It is safe for concurrent use.
+type DB struct {
+	db      *sql.DB
+	dialect Dialect
+
+	// writing holds one token while a write transaction of this process runs
+	// on SQLite, which has one writer at a time: waiting here is fair and ends
+	// with the context, waiting in SQLite's busy handler is neither.
+	writing chan struct{}
+}
+
+// New takes over db, which speaks d.
+func New(db *sql.DB, d Dialect) *DB {
+	n := &DB{db: db, dialect: d}
+	if d == SQLite {
+		n.writing = make(chan struct{}, 1)
+	}
+	return n
+}
+
+// Dialect returns what the database speaks.
+func (d *DB) Dialect() Dialect { return d.dialect }
+
+// SQL returns the database itself, for what a [Tx] cannot do.
+func (d *DB) SQL() *sql.DB { return d.db }
+
+// Close closes the database.
+func (d *DB) Close() error { return d.db.Close() }
+
+// Bounds of running a transaction again: 16 attempts, about 2 seconds of
+// pauses altogether.
+const (
+	maxAttempts = 16
+	minPause    = 2 * time.Millisecond
+	maxPause    = 250 * time.Millisecond
+)
+
+// Update runs fn in a serializable write transaction and commits it when fn
+// returns nil. An error of fn rolls back and is returned as it is.
+//
+// Where the database refuses because of other transactions (busy, deadlock,
+// serialization failure), fn runs again from the start, so it must have no
+// effect but on the Tx; after 16 attempts the error matches [ErrBusy]. An
+// error that matches [ErrUncertain] says that the commit was sent and its
+// outcome is not known. With any other error nothing was written.
+//
+// fn must not call Update: on SQLite it would wait for itself until ctx ends.
+func (d *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	o := &sql.TxOptions{Isolation: sql.LevelSerializable}
+	if d.dialect == SQLite {
+		o = nil // always serializable
+	}
+	return d.retry(ctx, func() error { return d.write(ctx, d.db, o, fn) })
+}
+
+// View runs fn in a read transaction: everything it reads is of one moment.
+// Like Update it may run fn again.
+func (d *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	o := &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
+	if d.dialect == SQLite {
+		o.Isolation = sql.LevelDefault
+	}
+	return d.retry(ctx, func() error { return d.once(ctx, d.db, o, fn) })
+}
+
+func (d *DB) retry(ctx context.Context, run func() error) error {
+	pause := minPause
+	for attempt := 1; ; attempt++ {
+		err := run()
+		if err == nil || !d.dialect.again(err) {
+			return err
+		}
+		if attempt == maxAttempts {
+			return &busy{attempts: attempt, err: err}
+		}
+		t := time.NewTimer(pause/2 + rand.N(pause)) // jitter, so that two losers do not meet again
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// A beginner starts transactions: a *sql.DB or *sql.Conn.
+type beginner interface {
+	BeginTx(context.Context, *sql.TxOptions) (*sql.Tx, error)
+}
+
+func (d *DB) write(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) error) error {
+	if d.writing != nil {
+		select {
+		case d.writing <- struct{}{}:
+			defer func() { <-d.writing }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return d.once(ctx, b, o, fn)
+}
+
+func (d *DB) once(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) error) error {
+	tx, err := b.BeginTx(ctx, o)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	// Also when fn panics. After a commit this does nothing, and where it
+	// cannot be sent the server rolls back by itself.
+	defer func() { _ = tx.Rollback() }()
+	if err := fn(&Tx{tx: tx, dialect: d.dialect}); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		if o != nil && o.ReadOnly || d.dialect.again(err) || notSent(err) {
+			return fmt.Errorf("commit: %w", err)
+		}
+		return &uncertain{err}
+	}
+	return nil
+}
+
+// A Tx is a transaction. It ends when the function that got it returns; its
+// methods are not for concurrent use.
+type Tx struct {
+	tx      *sql.Tx
+	dialect Dialect
+}
+
+// Dialect returns what the database speaks, for the statements that cannot be
+// written in a portable way.
+func (t *Tx) Dialect() Dialect { return t.dialect }
+
+// Exec runs a statement with ? placeholders.
+func (t *Tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return t.tx.ExecContext(ctx, t.dialect.rebind(query), args...)
+}
+
+// Query runs a query with ? placeholders. The caller closes the rows, and does
+// so before the next call: not every driver can do two things at once.
+func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return t.tx.QueryContext(ctx, t.dialect.rebind(query), args...)
+}
+
+// QueryRow runs a query with ? placeholders that returns at most one row; its
+// Scan returns [sql.ErrNoRows] when there is none.
+func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	return t.tx.QueryRowContext(ctx, t.dialect.rebind(query), args...)
+}
+
+// rebind turns each ? outside of quotes into the dialect's placeholder.
+func (d Dialect) rebind(query string) string {
+	if d != PostgreSQL || !strings.Contains(query, "?") {
+		return query
+	}
+	var b strings.Builder
+	n, quote := 0, byte(0)
+	for i := range len(query) {
+		c := query[i]
+		switch {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '\'' || c == '"':
+			quote = c
+		case c == '?':
+			n++
+			b.WriteByte('$')
+			b.WriteString(strconv.Itoa(n))
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
