@@ -448,7 +448,7 @@ func appendKey(b []byte, k PublicKey) []byte {
 // MarshalJSON writes the key as it stands in metadata (notary-protocol 1.4),
 // with "private" null.
 func (k PublicKey) MarshalJSON() ([]byte, error) {
-	t, err := parseJSON([]byte(appendKey(nil, k)), 4)
+	t, err := parseJSON(appendKey(nil, k), 4)
 	if err != nil {
 		return nil, err
 	}

@@ -2,80 +2,190 @@ package tuf
 
 import (
 	"iter"
+	"slices"
 	"time"
 )
 
-// API-OUTLINE: bodies follow.
-
-// Limits bound what is read before and while it is verified. Zero fields mean
-// the defaults of [DefaultLimits].
-type Limits struct {
-	Root, Timestamp, Snapshot, Targets int64 // bytes a file
-	Total                              int64 // bytes of all files of one walk
-	Roles                              int   // delegations visited
-	Rotations                          int   // root versions followed in one walk
-	Signatures                         int   // entries of one signature list
-}
-
-func DefaultLimits() Limits
-
-// Options are what verification needs to know beside the files.
-type Options struct {
-	Dialect Dialect   // zero: Notary v1
-	Pin     Pin       // nil: FirstUse
-	Now     time.Time // must be set
-	Limits  Limits
-}
-
 // A Set is a complete, verified state of a repository. It is immutable. The
 // only way to get one is [Update.Set].
-type Set struct{ p *int }
+type Set struct {
+	gun      GUN
+	o        Options
+	docs     map[RoleName]*document
+	order    []RoleName            // in order of visit: root, timestamp, snapshot, targets, delegations
+	paths    map[RoleName][]string // effective paths of roles that hold targets
+	unusable []Unusable
+	floor    map[RoleName]int64
+}
 
-func (s *Set) GUN() GUN
-func (s *Set) Files() []File                        // root, timestamp, snapshot, targets, then delegations in order of visit; unusable ones included
-func (s *Set) File(role RoleName) (File, bool)
-func (s *Set) Role(name RoleName) (Role, bool)      // as its parent (root, or the delegating role) defines it
-func (s *Set) Info(role RoleName) (Info, bool)
-func (s *Set) Roles() []RoleName                    // the roles whose files were verified, in order of visit
-func (s *Set) Delegations(from RoleName) []Delegation
-func (s *Set) Unusable() []Unusable
-func (s *Set) Lookup(name string, in ...RoleName) (Target, error) // exact roles, first hit; ErrNoTarget
-func (s *Set) LookupTree(name string, in ...RoleName) (Target, error) // breadth-first below each role
-func (s *Set) Targets(role RoleName) iter.Seq[Target] // of that role's own file, sorted by name, effective paths applied
-func (s *Set) Expires() (RoleName, time.Time)       // the first of root, timestamp, snapshot, targets to expire
-func (s *Set) Past() *Past
-func (s *Set) Draft() *Draft
-
-// Unusable is a delegation's file that is served but does not count.
+// Unusable is a delegation's file that is served but does not count, because
+// it has expired or too few of the delegation's keys signed it. Nothing below
+// it was visited. To sign it again, [Resign] it.
 type Unusable struct {
 	File
 	Err *RoleError
 }
 
-// A Past is what a machine verified earlier, complete or not.
-type Past struct{ p *int }
+// GUN returns the name of the repository.
+func (s *Set) GUN() GUN { return s.gun }
 
-// Recall: the root must be sound (ErrRoot/ErrMalformed otherwise). Files of other roles count as far as their own
-// signatures hold; expiry is not looked at; files that do not hold are left out silently.
-func Recall(gun GUN, files []File, o Options) (*Past, error)
-func (p *Past) GUN() GUN
-func (p *Past) Root() File
-func (p *Past) Floor(role RoleName) int64 // highest version seen, 0 if none
-func (p *Past) Draft() (*Draft, error)    // for the initial publish, and for repair
-
-// A Want is the next file an Update needs.
-type Want struct {
-	Role      RoleName
-	Version   int64  // for a root of the chain; 0 means the latest, or the one with SHA256
-	SHA256    []byte // nil when no verified file names the hash yet
-	MaxLength int64
+// Files returns all files, root first, unusable delegations last.
+func (s *Set) Files() []File {
+	files := make([]File, 0, len(s.order)+len(s.unusable))
+	for _, name := range s.order {
+		files = append(files, s.docs[name].File)
+	}
+	for _, u := range s.unusable {
+		files = append(files, u.File)
+	}
+	return files
 }
 
-type Update struct{ p *int }
+// File returns the verified file of role.
+func (s *Set) File(role RoleName) (File, bool) {
+	d, ok := s.docs[role]
+	if !ok {
+		return File{}, false
+	}
+	return d.File, true
+}
 
-func Begin(gun GUN, past *Past, o Options) *Update
-func (u *Update) Next() (Want, bool)
-func (u *Update) Add(w Want, raw []byte) error
-func (u *Update) Missing(w Want) error
-func (u *Update) Set() (*Set, error)
-func (u *Update) Verified() []File // what may be kept, also after an error: root first
+// Roles returns the roles whose files were verified, in order of visit: root,
+// timestamp, snapshot, targets, then delegations, parents before children.
+func (s *Set) Roles() []RoleName { return slices.Clone(s.order) }
+
+// Role returns a role as root, or the role that delegates to it, defines it.
+func (s *Set) Role(name RoleName) (Role, bool) { return roleIn(s.docs, name) }
+
+// Info describes the verified file of role.
+func (s *Set) Info(role RoleName) (Info, bool) {
+	d, ok := s.docs[role]
+	if !ok {
+		return Info{}, false
+	}
+	return d.info(), true
+}
+
+// Delegations returns what the file of from delegates, in its order; nothing
+// if from has no usable file.
+func (s *Set) Delegations(from RoleName) []Delegation {
+	d, ok := s.docs[from]
+	if !ok {
+		return nil
+	}
+	return slices.Clone(d.delegations)
+}
+
+// Unusable returns the delegations whose files do not count, and why.
+func (s *Set) Unusable() []Unusable { return slices.Clone(s.unusable) }
+
+// Paths returns the effective paths of a role that holds targets: prefixes of
+// the names it may vouch for, after the restrictions of every role above it.
+func (s *Set) Paths(role RoleName) []string { return slices.Clone(s.paths[role]) }
+
+// Within reports whether role may vouch for a target of that name.
+func (s *Set) Within(role RoleName, name string) bool {
+	return s.o.Dialect.within(s.paths[role], name)
+}
+
+// lookup finds a name in the role's own file.
+func (s *Set) lookup(name string, role RoleName) (Target, bool, error) {
+	d, ok := s.docs[role]
+	if !ok || !s.Within(role, name) {
+		return Target{}, false, nil
+	}
+	n, ok := d.targets.get(name)
+	if !ok {
+		return Target{}, false, nil
+	}
+	m, err := s.o.Dialect.decodeMeta(n)
+	if err == nil && !slices.ContainsFunc([]string{"sha256", "sha512"}, func(h string) bool { return m.Hashes[h] != nil }) {
+		// attacks.md M7: what cannot be checked is not trusted.
+		err = malformed("target %q has no checksum of a supported algorithm", name)
+	}
+	if err != nil {
+		return Target{}, false, &RoleError{GUN: s.gun, Role: role, Version: d.version, Err: err}
+	}
+	return Target{Name: name, Role: role, FileMeta: m}, true, nil
+}
+
+// Lookup finds a name in exactly the given roles, in their order; the first
+// that holds it wins. Without roles it looks in targets. Names outside a
+// role's effective paths are not seen. The error matches [ErrNoTarget], or
+// [ErrMalformed] for a target without a supported checksum.
+func (s *Set) Lookup(name string, in ...RoleName) (Target, error) {
+	if len(in) == 0 {
+		in = []RoleName{RoleTargets}
+	}
+	for _, role := range in {
+		if t, ok, err := s.lookup(name, role); ok || err != nil {
+			return t, err
+		}
+	}
+	return Target{}, ErrNoTarget
+}
+
+// LookupTree is Lookup through the whole tree below each given role, breadth
+// first, as the stock notary client reads (notary-protocol 7.5). The subtree
+// of another given role is left to that role.
+func (s *Set) LookupTree(name string, in ...RoleName) (Target, error) {
+	if len(in) == 0 {
+		in = []RoleName{RoleTargets}
+	}
+	for _, start := range in {
+		queue := []RoleName{start}
+		for len(queue) > 0 {
+			role := queue[0]
+			queue = queue[1:]
+			if t, ok, err := s.lookup(name, role); ok || err != nil {
+				return t, err
+			}
+			for _, d := range s.Delegations(role) {
+				if !slices.Contains(in, d.Name) {
+					queue = append(queue, d.Name)
+				}
+			}
+		}
+	}
+	return Target{}, ErrNoTarget
+}
+
+// Targets yields what the role's own file lists within its effective paths,
+// sorted by name.
+func (s *Set) Targets(role RoleName) iter.Seq[Target] {
+	return func(yield func(Target) bool) {
+		d, ok := s.docs[role]
+		if !ok {
+			return
+		}
+		for _, name := range d.targets.names {
+			t, ok, err := s.lookup(name, role)
+			if err != nil || !ok {
+				continue // such an entry vouches for nothing
+			}
+			if !yield(t) {
+				return
+			}
+		}
+	}
+}
+
+// Expires returns the first of root, timestamp, snapshot and targets to
+// expire, and when.
+func (s *Set) Expires() (RoleName, time.Time) {
+	first := RoleRoot
+	for _, name := range [...]RoleName{RoleTimestamp, RoleSnapshot, RoleTargets} {
+		if s.docs[name].expires.Before(s.docs[first].expires) {
+			first = name
+		}
+	}
+	return first, s.docs[first].expires
+}
+
+// Past returns what is to be remembered of s.
+func (s *Set) Past() *Past {
+	return &Past{gun: s.gun, o: s.o, root: s.docs[RoleRoot], docs: s.docs, files: s.Files(), floor: s.floor}
+}
+
+// Draft begins work on top of s.
+func (s *Set) Draft() *Draft { return draftOn(s.Past()) }
