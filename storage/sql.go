@@ -1,0 +1,320 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/tuf"
+)
+
+// Retention when [Config] does not say otherwise.
+const (
+	DefaultSuperseded = 30 * 24 * time.Hour
+	DefaultTimestamps = 24 * time.Hour
+	DefaultDeleted    = 30 * 24 * time.Hour
+	DefaultWhole      = time.Hour
+)
+
+// A Config says how long [Store.Prune] keeps what is no longer current. The
+// zero value of each field stands for its default.
+type Config struct {
+	// Superseded is how long targets, delegations and snapshots stay readable
+	// by hash and version after a newer one came. It must be at least as long
+	// as caches may keep a file that points at them. Default: 30 days.
+	Superseded time.Duration
+	// Timestamps is the same for timestamps. Default: one day.
+	Timestamps time.Duration
+	// Deleted is how long the roots of a deleted repository are kept in the
+	// database (its other files follow the rules above, from the deletion on).
+	// Default: 30 days.
+	Deleted time.Duration
+	// Whole is how long superseded files can still be read without putting
+	// them together from later ones. Default: one hour.
+	Whole time.Duration
+	// Changes is how long records of the changefeed are kept. Default: for ever.
+	Changes time.Duration
+}
+
+// SQL is a [Store] in an SQL database.
+type SQL struct {
+	db     *database.DB
+	codec  *codec
+	config Config
+}
+
+var _ Store = (*SQL)(nil)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Open brings the schema in db up to date and uses it, with default retention.
+// The caller closes db after use.
+func Open(ctx context.Context, db *database.DB) (*SQL, error) { return Config{}.Open(ctx, db) }
+
+// Open is like [Open], with the retention of c. A negative duration is an error.
+func (c Config) Open(ctx context.Context, db *database.DB) (*SQL, error) {
+	for _, d := range []struct {
+		field  *time.Duration
+		preset time.Duration
+	}{
+		{&c.Superseded, DefaultSuperseded}, {&c.Timestamps, DefaultTimestamps}, {&c.Deleted, DefaultDeleted}, {&c.Whole, DefaultWhole}, {&c.Changes, 0},
+	} {
+		if *d.field < 0 {
+			return nil, fmt.Errorf("open storage: retention of %v is negative", *d.field)
+		}
+		if *d.field == 0 {
+			*d.field = d.preset
+		}
+	}
+	codec, err := newCodec()
+	if err != nil {
+		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	if err := db.Migrate(ctx, "storage", files); err != nil {
+		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	return &SQL{db: db, codec: codec, config: c}, nil
+}
+
+// Ping implements [Store].
+func (s *SQL) Ping(ctx context.Context) error {
+	err := s.db.View(ctx, func(t *database.Tx) error {
+		var seq int64
+		return t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1").Scan(&seq)
+	})
+	if err != nil {
+		return fmt.Errorf("ping storage: %w", err)
+	}
+	return nil
+}
+
+// Current implements [Store].
+func (s *SQL) Current(ctx context.Context, gun tuf.GUN) (*State, error) {
+	var state *State
+	err := s.db.View(ctx, func(t *database.Tx) (err error) {
+		state, err = current(ctx, t, gun)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read state of %s: %w", gun, err)
+	}
+	return state, nil
+}
+
+func current(ctx context.Context, t *database.Tx, gun tuf.GUN) (*State, error) {
+	rows, err := t.Query(ctx, `SELECT r.seq, r.incarnation, c.role, c.highest, f.version, b.length, f.digest, f.created, f.expires
+		FROM repositories r
+		JOIN roles c ON c.repository = r.id
+		JOIN files f ON f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version
+		JOIN blobs b ON b.digest = f.digest
+		WHERE r.gun = ? AND r.deleted = 0`, string(gun))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	state := &State{GUN: gun, Roles: map[tuf.RoleName]Entry{}, Floors: map[tuf.RoleName]int64{}}
+	for rows.Next() {
+		var e Entry
+		var floor, created, expires int64
+		var digest []byte
+		if err := rows.Scan(&state.Seq, &state.Incarnation, &e.Role, &floor, &e.Version, &e.Length, &digest, &created, &expires); err != nil {
+			return nil, err
+		}
+		if len(digest) != len(e.SHA256) {
+			return nil, fmt.Errorf("%s: %w: hash of %d bytes", e.Role, ErrCorrupt, len(digest))
+		}
+		e.SHA256 = [32]byte(digest)
+		e.Created, e.Expires = moment(created), moment(expires)
+		state.Roles[e.Role] = e
+		state.Floors[e.Role] = floor
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	if len(state.Roles) == 0 {
+		return nil, ErrNotFound
+	}
+	return state, nil
+}
+
+// Blob implements [Store].
+func (s *SQL) Blob(ctx context.Context, gun tuf.GUN, role tuf.RoleName, sha256 [32]byte) ([]byte, time.Time, error) {
+	raw, created, err := s.file(ctx, `SELECT f.digest, f.created FROM repositories r
+		JOIN files f ON f.repository = r.id AND f.incarnation >= r.incarnation
+		WHERE r.gun = ? AND r.deleted = 0 AND f.role = ? AND f.digest = ?
+		ORDER BY f.incarnation DESC, f.version DESC LIMIT 1`, string(gun), string(role), sha256[:])
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read %s of %s by hash: %w", role, gun, err)
+	}
+	return raw, created, nil
+}
+
+// Version implements [Store].
+func (s *SQL) Version(ctx context.Context, gun tuf.GUN, role tuf.RoleName, version int64) ([]byte, time.Time, error) {
+	raw, created, err := s.file(ctx, `SELECT f.digest, f.created FROM repositories r
+		JOIN files f ON f.repository = r.id AND f.incarnation >= r.incarnation
+		WHERE r.gun = ? AND r.deleted = 0 AND f.role = ? AND f.version = ?
+		ORDER BY f.incarnation DESC LIMIT 1`, string(gun), string(role), version)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read %s version %d of %s: %w", role, version, gun, err)
+	}
+	return raw, created, nil
+}
+
+func (s *SQL) file(ctx context.Context, query string, args ...any) ([]byte, time.Time, error) {
+	var digest []byte
+	var created int64
+	var chain []blob
+	err := s.db.View(ctx, func(t *database.Tx) (err error) {
+		err = t.QueryRow(ctx, query, args...).Scan(&digest, &created)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		chain, err = readChain(ctx, t, digest)
+		return err
+	})
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	raw, err := s.codec.open(chain, digest)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	return raw, moment(created), nil
+}
+
+// Changes implements [Store].
+func (s *SQL) Changes(ctx context.Context, q ChangeQuery) ([]Change, error) {
+	query, args := "SELECT id, gun, version, digest, created FROM changes WHERE ", []any{}
+	switch {
+	case q.Backwards && q.From <= 0:
+		query += "id > 0"
+	case q.Backwards:
+		query, args = query+"id < ?", append(args, q.From)
+	default:
+		query, args = query+"id > ?", append(args, q.From)
+	}
+	if q.GUN != "" {
+		query, args = query+" AND gun = ?", append(args, string(q.GUN))
+	}
+	if q.Backwards {
+		query += " ORDER BY id DESC LIMIT ?"
+	} else {
+		query += " ORDER BY id LIMIT ?"
+	}
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	changes, err := list(ctx, s.db, query, append(args, bounded(q.Limit)), func(scan func(...any) error) (Change, error) {
+		var c Change
+		var digest []byte
+		var created int64
+		err := scan(&c.ID, &c.GUN, &c.Version, &digest, &created)
+		c.SHA256, c.Deleted, c.At = hex.EncodeToString(digest), digest == nil, moment(created)
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read changefeed: %w", err)
+	}
+	if q.Backwards {
+		slices.Reverse(changes)
+	}
+	return changes, nil
+}
+
+// Heads implements [Store].
+func (s *SQL) Heads(ctx context.Context, after int64, limit int) ([]Head, error) {
+	heads, err := list(ctx, s.db, "SELECT gun, seq, deleted FROM repositories WHERE seq > ? ORDER BY seq LIMIT ?", []any{after, bounded(limit)},
+		func(scan func(...any) error) (Head, error) {
+			var h Head
+			var deleted int
+			err := scan(&h.GUN, &h.Seq, &deleted)
+			h.Deleted = deleted != 0
+			return h, err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("read heads: %w", err)
+	}
+	return heads, nil
+}
+
+// Expiring implements [Store].
+func (s *SQL) Expiring(ctx context.Context, before time.Time, limit int) ([]tuf.GUN, error) {
+	guns, err := list(ctx, s.db, `SELECT r.gun, MAX(f.expires) AS latest FROM files f
+		JOIN repositories r ON r.id = f.repository
+		WHERE f.retired = 0 AND f.role IN ('snapshot', 'timestamp') AND f.expires < ?
+		GROUP BY r.gun ORDER BY latest DESC, r.gun LIMIT ?`, []any{before.UnixMicro(), bounded(limit)},
+		func(scan func(...any) error) (tuf.GUN, error) {
+			var gun tuf.GUN
+			var latest int64
+			err := scan(&gun, &latest)
+			return gun, err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("read what expires: %w", err)
+	}
+	return guns, nil
+}
+
+// GUNs implements [Store].
+func (s *SQL) GUNs(ctx context.Context, after tuf.GUN, limit int) ([]tuf.GUN, error) {
+	guns, err := list(ctx, s.db, "SELECT gun FROM repositories WHERE gun > ? AND deleted = 0 ORDER BY gun LIMIT ?", []any{string(after), bounded(limit)},
+		func(scan func(...any) error) (tuf.GUN, error) {
+			var gun tuf.GUN
+			err := scan(&gun)
+			return gun, err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("list repositories: %w", err)
+	}
+	return guns, nil
+}
+
+// list returns the rows of a query, each made by row.
+func list[T any](ctx context.Context, db *database.DB, query string, args []any, row func(scan func(...any) error) (T, error)) ([]T, error) {
+	var all []T
+	err := db.View(ctx, func(t *database.Tx) error {
+		all = nil
+		rows, err := t.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			v, err := row(rows.Scan)
+			if err != nil {
+				return err
+			}
+			all = append(all, v)
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
+// maxLimit bounds every list, whatever is asked for.
+const maxLimit = 1000
+
+func bounded(limit int) int {
+	if limit <= 0 || limit > maxLimit {
+		return maxLimit
+	}
+	return limit
+}
+
+func moment(micro int64) time.Time { return time.UnixMicro(micro).UTC() }
