@@ -31,9 +31,9 @@ type Update struct {
 	bytes int64
 	err   error
 
-	root    *document
-	newRoot bool // other than the past's
-	docs    map[RoleName]*document
+	root *document
+	keep *document // the last root that may be kept, nil for the past's
+	docs map[RoleName]*document
 	// floor holds the versions below which nothing is accepted. A rotation of
 	// the keys that vouch for a version removes it (attacks.md F12).
 	floor map[RoleName]int64
@@ -222,7 +222,7 @@ func (u *Update) addFirstRoot(raw []byte) error {
 	if err := u.rootNow(d); err != nil {
 		return err
 	}
-	u.root, u.newRoot = d, true
+	u.root, u.keep = d, d
 	u.restart()
 	return nil
 }
@@ -261,7 +261,11 @@ func (u *Update) followChain() error {
 		if err := u.adoptRoot(d); err != nil {
 			return err
 		}
-		if err := u.rootNow(d); err != nil {
+		err := u.rootNow(d)
+		if err == nil || errors.Is(err, ErrExpired) { // attacks.md R9
+			u.keep = d
+		}
+		if err != nil {
 			return err
 		}
 		u.restart()
@@ -292,6 +296,7 @@ func (u *Update) addChain(raw []byte) error {
 	if err := u.adoptRoot(d); err != nil {
 		return err
 	}
+	u.keep = d
 	return u.followChain()
 }
 
@@ -314,7 +319,7 @@ func (u *Update) adoptRoot(d *document) error {
 	if snapshot {
 		maps.DeleteFunc(u.floor, func(r RoleName, _ int64) bool { return r.HoldsTargets() })
 	}
-	u.root, u.newRoot = d, true
+	u.root = d
 	u.chain++
 	return nil
 }
@@ -522,8 +527,8 @@ func (u *Update) Verified() []File {
 			return f.Role == d.Role && bytes.Equal(f.Raw, d.Raw)
 		})
 	}
-	if u.root != nil && u.newRoot && !known(u.root) && (u.err == nil || !errors.Is(u.err, ErrPin)) {
-		files = append(files, u.root.File)
+	if u.keep != nil {
+		files = append(files, u.keep.File)
 	}
 	for _, name := range u.order[min(1, len(u.order)):] {
 		if d := u.docs[name]; !known(d) {

@@ -195,6 +195,9 @@ func (d *document) sound(o Options, gun GUN, final, first bool) error {
 // d. Expiry of prev, and of its certificates, is not looked at
 // (notary-protocol 7.3; attacks.md R3, R7, R10).
 func (d *document) succeeds(o Options, gun GUN, prev *document) error {
+	if keys, _ := o.Dialect.rootKeys(d.roles[RoleRoot], gun, nil); len(keys) == 0 {
+		return &RootRefusal{Reason: NoLeaf, Old: prev.version, Offered: d.version}
+	}
 	role := prev.roles[RoleRoot]
 	role.Keys, _ = o.Dialect.rootKeys(role, gun, nil)
 	probe := *d // the verdict is about another role: keep d's own
