@@ -54,7 +54,7 @@ type ChangeQuery struct {
 // Bounds of [ChangeQuery.Limit].
 const (
 	DefaultChanges = 100
-	MaxChanges     = 10000
+	MaxChanges     = 1000
 )
 
 // ParseChangeQuery reads the parameters "records" and "change_id". The error

@@ -123,6 +123,9 @@ func ReadFiles(w http.ResponseWriter, r *http.Request, l Limits) ([]tuf.File, er
 			return nil, err
 		}
 		f, err := tuf.NewFile(role, raw)
+		if errors.Is(err, tuf.ErrLimit) {
+			return nil, NewError(TooLarge, nil)
+		}
 		if err != nil {
 			return nil, NewError(MalformedJSON, nil)
 		}
