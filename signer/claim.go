@@ -1,0 +1,164 @@
+package signer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/tuf"
+)
+
+// maxRequest bounds the files of one request together, in bytes.
+const maxRequest = 12 << 20
+
+// A claim is a signing request whose parts were read, and found to fit each
+// other. Nothing in it has been compared with the ledger.
+type claim struct {
+	api.SignRequest
+	payload  tuf.Meta
+	base     *base     // nil: nothing was published yet
+	snapshot *tuf.Meta // the one that a timestamp names; nil for a snapshot
+}
+
+// A base is the published state that a payload says it succeeds.
+type base struct {
+	timestamp, snapshot tuf.Meta
+}
+
+// read judges everything that can be judged from the request alone. An error
+// is a *[Refusal].
+func read(r api.SignRequest, l Limits, now time.Time) (*claim, error) {
+	if err := checkName(r.GUN, r.Role); err != nil {
+		return nil, err
+	}
+	if !r.Key.Valid() {
+		return nil, refuse("%q is not a key id", r.Key)
+	}
+	if n := len(r.Payload) + len(r.Timestamp) + len(r.BaseSnapshot) + len(r.Snapshot); n > maxRequest {
+		return nil, refuse("the request has %d bytes, at most %d are read", n, maxRequest)
+	}
+	c := &claim{SignRequest: r}
+	var err error
+	if c.payload, err = readPayload(r.Role, r.Payload); err != nil {
+		return nil, refuse("the payload: %v", err)
+	}
+	if !c.payload.Expires.After(now) {
+		return nil, refuse("the payload has expired already")
+	}
+	if limit := l.of(r.Role); c.payload.Expires.After(now.Add(limit)) {
+		return nil, refuse("the payload expires more than %s ahead", limit)
+	}
+	if c.base, err = readBase(r); err != nil {
+		return nil, err
+	}
+	switch r.Role {
+	case tuf.RoleSnapshot:
+		if len(r.Snapshot) > 0 {
+			return nil, refuse("a snapshot beside a payload that is one itself")
+		}
+	case tuf.RoleTimestamp:
+		// F17: the new snapshot is looked at, not only its hash.
+		s, err := readFile(tuf.RoleSnapshot, r.Snapshot)
+		if err != nil {
+			return nil, refuse("the snapshot: %v", err)
+		}
+		if err := c.payload.Files[tuf.RoleSnapshot].Matches(r.Snapshot); err != nil {
+			return nil, refuse("the snapshot is not the one that the payload names: %v", err)
+		}
+		c.snapshot = &s
+	}
+	return c, nil
+}
+
+func readBase(r api.SignRequest) (*base, error) {
+	if len(r.Timestamp) == 0 && len(r.BaseSnapshot) == 0 {
+		return nil, nil
+	}
+	var b base
+	var err error
+	if b.timestamp, err = readFile(tuf.RoleTimestamp, r.Timestamp); err != nil {
+		return nil, refuse("the current timestamp: %v", err)
+	}
+	if b.snapshot, err = readFile(tuf.RoleSnapshot, r.BaseSnapshot); err != nil {
+		return nil, refuse("the current snapshot: %v", err)
+	}
+	if err := b.timestamp.Files[tuf.RoleSnapshot].Matches(r.BaseSnapshot); err != nil {
+		return nil, refuse("the current snapshot is not the one that the current timestamp names: %v", err)
+	}
+	return &b, nil
+}
+
+func checkName(gun tuf.GUN, role tuf.RoleName) error {
+	if !gun.Valid() {
+		return refuse("%q is not the name of a repository", gun)
+	}
+	if role != tuf.RoleSnapshot && role != tuf.RoleTimestamp {
+		return refuse("%q is not a role that this signer signs: only snapshot and timestamp are", role) // G2
+	}
+	return nil
+}
+
+// readPayload reads what is to be signed. Nothing may be in it that the signer
+// does not understand: what is signed is what was judged.
+func readPayload(role tuf.RoleName, raw []byte) (tuf.Meta, error) {
+	m, err := tuf.Payload(role, raw) // which demands the canonical form, byte for byte
+	if err != nil {
+		return m, err
+	}
+	if err := lists(m); err != nil {
+		return m, err
+	}
+	var top map[string]json.RawMessage
+	var files map[string]map[string]json.RawMessage
+	if json.Unmarshal(raw, &top) != nil || json.Unmarshal(top["meta"], &files) != nil {
+		return m, tuf.ErrMalformed
+	}
+	if err := only(top, "_type", "expires", "meta", "version"); err != nil {
+		return m, err
+	}
+	for name, members := range files {
+		if err := only(members, "hashes", "length"); err != nil {
+			return m, fmt.Errorf("the entry of %s: %w", name, err)
+		}
+		for kind := range m.Files[tuf.RoleName(name)].Hashes {
+			if kind != "sha256" && kind != "sha512" {
+				return m, fmt.Errorf("the entry of %s: a checksum of the unknown kind %q", name, kind)
+			}
+		}
+	}
+	return m, nil
+}
+
+func only(members map[string]json.RawMessage, known ...string) error {
+	for name := range members {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("unknown member %q", name)
+		}
+	}
+	return nil
+}
+
+// lists demands that m lists the roles that a file of its role lists, and no
+// others. Checksums of those required are there: package tuf sees to it.
+func lists(m tuf.Meta) error {
+	for name := range m.Files {
+		switch {
+		case m.Role == tuf.RoleTimestamp && name == tuf.RoleSnapshot:
+		case m.Role == tuf.RoleSnapshot && (name == tuf.RoleRoot || name.HoldsTargets()):
+		default:
+			return fmt.Errorf("a %s does not list %q", m.Role, name)
+		}
+	}
+	return nil
+}
+
+// readFile reads a signed file of role. Its signatures are not verified.
+func readFile(role tuf.RoleName, raw []byte) (tuf.Meta, error) {
+	if len(raw) == 0 {
+		return tuf.Meta{}, errors.New("missing")
+	}
+	return tuf.Outline(role, raw, tuf.Options{})
+}

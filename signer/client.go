@@ -1,0 +1,199 @@
+package signer
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/tuf"
+)
+
+// A Client calls a signer in another process. Its errors are those of
+// [Service]; anything else, such as a broken connection, says that the outcome
+// is not known, and the same call can be made again. It is safe for concurrent
+// use.
+type Client struct {
+	base string
+	http *http.Client
+}
+
+// Dial makes a client for the signer at base, "https://HOST[:PORT]" or
+// "unix:PATH". It does not connect yet. An https base needs c with a client
+// certificate and the authorities that issued the signer's; a Unix socket is
+// used without TLS, and c must be nil.
+func Dial(base string, c *tls.Config) (*Client, error) {
+	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	t := &http.Transport{
+		// No proxy: what the environment says is not for this connection.
+		DialContext:            dialer.DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		MaxIdleConns:           32,
+		MaxIdleConnsPerHost:    32,
+		IdleConnTimeout:        idleLimit / 2, // below the server's, so that it is not the one to close
+		MaxResponseHeaderBytes: 16 << 10,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+	}
+	client := &Client{http: &http.Client{
+		Transport:     t,
+		Timeout:       2 * callLimit,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	if path, ok := strings.CutPrefix(base, "unix:"); ok {
+		if c != nil {
+			return nil, errors.New("a signer on a Unix socket is called without TLS")
+		}
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("%q is not the absolute path of a socket", path)
+		}
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", path)
+		}
+		client.base = "http://signer"
+		return client, nil
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("%q is not the address of a signer: https://HOST:PORT or unix:PATH", base)
+	}
+	switch {
+	case c == nil || len(c.Certificates) == 0 && c.GetClientCertificate == nil:
+		return nil, errors.New("a signer is called with a client certificate")
+	case c.InsecureSkipVerify:
+		return nil, errors.New("a signer is not called without verifying its certificate")
+	}
+	t.TLSClientConfig = c.Clone()
+	t.TLSClientConfig.MinVersion = max(c.MinVersion, tls.VersionTLS13)
+	client.base = "https://" + u.Host
+	return client, nil
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// CreateKey is [Service.CreateKey].
+func (c *Client) CreateKey(ctx context.Context, t tuf.KeyType, role tuf.RoleName, gun tuf.GUN) (tuf.PublicKey, error) {
+	var a keyAnswer
+	if err := c.call(ctx, http.MethodPost, pathCreate, keyQuestion{t, role, gun}, &a); err != nil {
+		return tuf.PublicKey{}, fmt.Errorf("create %s key of %s: %w", role, gun, err)
+	}
+	if _, err := a.Key.Public(); err != nil || a.Key.Type != t {
+		return tuf.PublicKey{}, fmt.Errorf("create %s key of %s: the signer answered with a key of type %q that cannot be used", role, gun, a.Key.Type)
+	}
+	return a.Key, nil
+}
+
+// Holds is [Service.Holds].
+func (c *Client) Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (bool, error) {
+	var a holdsAnswer
+	if err := c.call(ctx, http.MethodPost, pathHolds, holdsQuestion{gun, role, id}, &a); err != nil {
+		return false, fmt.Errorf("look for %s key %s: %w", role, id.Short(), err)
+	}
+	return a.Held, nil
+}
+
+// Sign is [Service.Sign]. The signature was verified with the key that r
+// names.
+func (c *Client) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error) {
+	fail := func(err error) (tuf.Signature, error) {
+		return tuf.Signature{}, fmt.Errorf("sign %s of %s: %w", r.Role, r.GUN, err)
+	}
+	var a signAnswer
+	if err := c.call(ctx, http.MethodPost, pathSign, r, &a); err != nil {
+		return fail(err)
+	}
+	sig := tuf.Signature{KeyID: a.Key.ID(), Method: a.Method, Value: a.Sig}
+	if a.Key.CanonicalID() != r.Key {
+		return fail(errors.New("the signer answered with a signature of another key"))
+	}
+	if err := a.Key.Verify(r.Payload, sig); err != nil {
+		return fail(fmt.Errorf("the signer's answer: %w", err))
+	}
+	return sig, nil
+}
+
+// Forget is [Service.Forget].
+func (c *Client) Forget(ctx context.Context, gun tuf.GUN) error {
+	if err := c.call(ctx, http.MethodPost, pathForget, gunQuestion{gun}, new(struct{})); err != nil {
+		return fmt.Errorf("forget %s: %w", gun, err)
+	}
+	return nil
+}
+
+// LowerFloor is [Service.LowerFloor].
+func (c *Client) LowerFloor(ctx context.Context, gun tuf.GUN, timestamp int64) error {
+	if err := c.call(ctx, http.MethodPost, pathLower, lowerQuestion{gun, timestamp}, new(struct{})); err != nil {
+		return fmt.Errorf("lower the floor of %s: %w", gun, err)
+	}
+	return nil
+}
+
+// Floors is [Service.Floors].
+func (c *Client) Floors(ctx context.Context, gun tuf.GUN) ([]Floor, error) {
+	var a floorsAnswer
+	if err := c.call(ctx, http.MethodPost, pathFloors, gunQuestion{gun}, &a); err != nil {
+		return nil, fmt.Errorf("floors of %s: %w", gun, err)
+	}
+	return a.Floors, nil
+}
+
+// Ping is [Service.Ping].
+func (c *Client) Ping(ctx context.Context) error {
+	if err := c.call(ctx, http.MethodGet, pathPing, nil, new(struct{})); err != nil {
+		return fmt.Errorf("ping the signer: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) call(ctx context.Context, method, path string, question, answer any) error {
+	var body io.Reader
+	if question != nil {
+		raw, err := json.Marshal(question)
+		if err != nil {
+			return err
+		}
+		if len(raw) > maxBody {
+			return refuse("the request is too large")
+		}
+		body = bytes.NewReader(raw)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return err
+	}
+	if len(raw) > maxAnswer {
+		return errors.New("the signer's answer is too large")
+	}
+	if resp.StatusCode != http.StatusOK {
+		var e wireError
+		if json.Unmarshal(raw, &e) != nil {
+			e = wireError{}
+		}
+		return e.err(resp.StatusCode)
+	}
+	if err := json.Unmarshal(raw, answer); err != nil {
+		return errors.New("the signer's answer is not the JSON that was expected")
+	}
+	return nil
+}

@@ -1,0 +1,392 @@
+package signer
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"database/sql"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/tuf"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// A Table is the home of the signer's keys and of its ledger, in one SQL
+// database. Private halves are in it only wrapped. Several processes may use
+// one table at once. It is safe for concurrent use.
+type Table struct {
+	db  *database.DB
+	kek *KEK
+}
+
+// Key states. Dropped keys were never used and have no private half any more;
+// retired keys were used for a repository that was deleted since.
+const (
+	pending = "pending"
+	active  = "active"
+	retired = "retired"
+	dropped = "dropped"
+)
+
+// OpenTable brings the schema up to date and checks that kek fits the table.
+// The error matches [ErrKEK] if some key in it could not be unwrapped, or if
+// the table was used before and never with a key of kek.
+func OpenTable(ctx context.Context, db *database.DB, kek *KEK) (*Table, error) {
+	if kek == nil {
+		return nil, errors.New("the signer needs a key-encryption key")
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Migrate(ctx, "signer", files); err != nil {
+		return nil, err
+	}
+	t := &Table{db: db, kek: kek}
+	if err := db.Update(ctx, func(x *database.Tx) error { return t.checkKEK(ctx, x) }); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// checkKEK refuses a wrong KEK at the start, and records a new one.
+func (t *Table) checkKEK(ctx context.Context, x *database.Tx) error {
+	used, err := texts(ctx, x, "SELECT DISTINCT kek FROM signer_keys WHERE kek IS NOT NULL")
+	if err != nil {
+		return err
+	}
+	for _, id := range used {
+		if !t.kek.knows(id) {
+			return fmt.Errorf("%w: keys are wrapped under key %s, and the ones given are others", ErrKEK, id)
+		}
+	}
+	recorded, err := texts(ctx, x, "SELECT id FROM signer_keks")
+	if err != nil {
+		return err
+	}
+	known, current := len(recorded) == 0, false
+	for _, id := range recorded {
+		known = known || t.kek.knows(id)
+		current = current || id == t.kek.current
+	}
+	if !known {
+		return fmt.Errorf("%w: the table belongs to key %s, which is not given", ErrKEK, recorded[0])
+	}
+	if current {
+		return nil
+	}
+	_, err = x.Exec(ctx, "INSERT INTO signer_keks (id, created_at) VALUES (?, ?)", t.kek.current, time.Now().Unix())
+	return err
+}
+
+func texts(ctx context.Context, x *database.Tx, query string, args ...any) ([]string, error) {
+	rows, err := x.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, rows.Err()
+}
+
+// A keyRow is a key without its private half.
+type keyRow struct {
+	id          tuf.CanonicalID
+	gun         tuf.GUN
+	role        tuf.RoleName
+	incarnation int64
+	public      tuf.PublicKey
+	wrapped     []byte
+	kek         string
+	state       string
+}
+
+const keyColumns = "id, gun, role, incarnation, key_type, public_key, wrapped, kek, state"
+
+func (k *keyRow) scan(row interface{ Scan(...any) error }) error {
+	var kek sql.NullString
+	err := row.Scan(&k.id, &k.gun, &k.role, &k.incarnation, &k.public.Type, &k.public.Bytes, &k.wrapped, &kek, &k.state)
+	k.kek = kek.String
+	return err
+}
+
+// key reads the key of one repository and role; nil if there is none.
+func (t *Table) key(ctx context.Context, x *database.Tx, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (*keyRow, error) {
+	var k keyRow
+	err := k.scan(x.QueryRow(ctx, "SELECT "+keyColumns+" FROM signer_keys WHERE id = ? AND gun = ? AND role = ? AND state <> ?", id, gun, role, dropped))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return &k, err
+}
+
+// signer unwraps the private half of k.
+func (t *Table) signer(k *keyRow) (tuf.Signer, error) {
+	der, err := t.kek.unwrap(k.wrapped, k.kek, binding(k.id, k.gun, k.role))
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", k.id.Short(), err)
+	}
+	defer clear(der) // G5
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: not a private key", k.id.Short())
+	}
+	private, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("key %s: a key that cannot sign", k.id.Short())
+	}
+	s, err := tuf.NewSigner(private)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", k.id.Short(), err)
+	}
+	if s.PublicKey().CanonicalID() != k.id || !s.PublicKey().Equal(k.public) {
+		return nil, fmt.Errorf("key %s: the private half belongs to another key", k.id.Short())
+	}
+	return s, nil
+}
+
+// slot is the same for all keys of which at most one may be pending.
+func slot(gun tuf.GUN, role tuf.RoleName, t tuf.KeyType) string {
+	sum := sha256.Sum256([]byte(string(t) + "\n" + string(role) + "\n" + string(gun)))
+	return hex.EncodeToString(sum[:])
+}
+
+func generate(t tuf.KeyType) (crypto.Signer, error) {
+	switch t {
+	case tuf.ECDSA:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case tuf.Ed25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	}
+	return nil, refuse("keys of type %q are not made here: only ecdsa and ed25519 are", t)
+}
+
+// create returns the pending key of (gun, role, type), making it if there is
+// none. made tells. At most limit keys a day are made for one role (S7).
+func (t *Table) create(ctx context.Context, kind tuf.KeyType, role tuf.RoleName, gun tuf.GUN, limit int, now time.Time) (public tuf.PublicKey, made bool, err error) {
+	// Two processes may get here at once. The loser's insert meets the unique
+	// slot, and finds the winner's key the next time round.
+	for range 4 {
+		public, err = t.pendingKey(ctx, kind, role, gun)
+		if err != nil || public.Bytes != nil {
+			return public, false, err
+		}
+		private, err := generate(kind)
+		if err != nil {
+			return tuf.PublicKey{}, false, err
+		}
+		public, err = t.insert(ctx, private, role, gun, true, limit, now)
+		if !database.IsUnique(err) {
+			return public, err == nil, err
+		}
+	}
+	return tuf.PublicKey{}, false, errors.New("the pending key keeps changing: try again")
+}
+
+func (t *Table) pendingKey(ctx context.Context, kind tuf.KeyType, role tuf.RoleName, gun tuf.GUN) (tuf.PublicKey, error) {
+	var k keyRow
+	err := t.db.View(ctx, func(x *database.Tx) error {
+		return k.scan(x.QueryRow(ctx, "SELECT "+keyColumns+" FROM signer_keys WHERE slot = ?", slot(gun, role, kind)))
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return tuf.PublicKey{}, nil
+	}
+	return k.public, err
+}
+
+// insert stores a key of the current incarnation.
+func (t *Table) insert(ctx context.Context, private crypto.Signer, role tuf.RoleName, gun tuf.GUN, isPending bool, limit int, now time.Time) (tuf.PublicKey, error) {
+	s, err := tuf.NewSigner(private)
+	if err != nil {
+		return tuf.PublicKey{}, err
+	}
+	public := s.PublicKey()
+	id := public.CanonicalID()
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return tuf.PublicKey{}, err
+	}
+	defer clear(der) // G5
+	wrapped, kek := t.kek.wrap(der, binding(id, gun, role))
+	err = t.db.Update(ctx, func(x *database.Tx) error {
+		if limit > 0 {
+			var n int
+			if err := x.QueryRow(ctx, "SELECT COUNT(*) FROM signer_keys WHERE gun = ? AND role = ? AND created_at > ?",
+				gun, role, now.Add(-24*time.Hour).Unix()).Scan(&n); err != nil {
+				return err
+			}
+			if n >= limit {
+				return refuse("%d %s keys of %s were made within a day: no more today", n, role, gun)
+			}
+		}
+		incarnation, err := t.incarnation(ctx, x, gun)
+		if err != nil {
+			return err
+		}
+		state, at, used := pending, sql.NullString{String: slot(gun, role, public.Type), Valid: true}, sql.NullInt64{}
+		if !isPending {
+			state, at, used = active, sql.NullString{}, sql.NullInt64{Int64: now.Unix(), Valid: true}
+		}
+		_, err = x.Exec(ctx, `INSERT INTO signer_keys (id, gun, incarnation, role, key_type, public_key, wrapped, kek, state, slot, created_at, first_used_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			id, gun, incarnation, role, public.Type, public.Bytes, wrapped, kek, state, at, now.Unix(), used)
+		return err
+	})
+	return public, err
+}
+
+// incarnation returns the current incarnation of gun, 1 for a new one.
+func (t *Table) incarnation(ctx context.Context, x *database.Tx, gun tuf.GUN) (int64, error) {
+	var n int64
+	err := x.QueryRow(ctx, "SELECT incarnation FROM signer_repositories WHERE gun = ?", gun).Scan(&n)
+	if errors.Is(err, sql.ErrNoRows) {
+		_, err = x.Exec(ctx, "INSERT INTO signer_repositories (gun, incarnation) VALUES (?, 1)", gun)
+		return 1, err
+	}
+	return n, err
+}
+
+// Import puts a private key into the table that another signer made: an ECDSA,
+// RSA or Ed25519 key. With used set it is one that has signed already, and is
+// never handed out for a new repository. To import the same key for the same
+// repository and role again changes nothing; for another one it is refused.
+func (t *Table) Import(ctx context.Context, private crypto.Signer, role tuf.RoleName, gun tuf.GUN, used bool, now time.Time) (tuf.PublicKey, error) {
+	if err := checkName(gun, role); err != nil {
+		return tuf.PublicKey{}, err
+	}
+	s, err := tuf.NewSigner(private)
+	if err != nil {
+		return tuf.PublicKey{}, err
+	}
+	id := s.PublicKey().CanonicalID()
+	for range 2 { // another process may insert the repository's row meanwhile
+		public, err := t.insert(ctx, private, role, gun, !used, 0, now)
+		if !database.IsUnique(err) {
+			return public, err
+		}
+	}
+	err = t.db.View(ctx, func(x *database.Tx) error {
+		k, err := t.key(ctx, x, gun, role, id)
+		if err == nil && k == nil {
+			err = refuse("key %s belongs to another repository or role, or another key of %s is pending", id.Short(), gun)
+		}
+		return err
+	})
+	return s.PublicKey(), err
+}
+
+// holds reports whether the key may become, or is, a key of the repository as
+// it is now: keys of a deleted one are not (attacks.md S6).
+func (t *Table) holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (held bool, err error) {
+	err = t.db.View(ctx, func(x *database.Tx) error {
+		k, err := t.key(ctx, x, gun, role, id)
+		held = k != nil && k.state != retired
+		return err
+	})
+	return held && err == nil, err
+}
+
+// forget ends the incarnation of gun: pending keys are dropped with their
+// private halves, used ones retired. The next key belongs to a new
+// incarnation, with a ledger that begins at nothing.
+func (t *Table) forget(ctx context.Context, gun tuf.GUN, now time.Time) error {
+	return t.db.Update(ctx, func(x *database.Tx) error {
+		var n int64
+		err := x.QueryRow(ctx, "SELECT incarnation FROM signer_repositories WHERE gun = ?", gun).Scan(&n)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // no key was ever made
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := x.Exec(ctx, "UPDATE signer_keys SET state = ?, slot = NULL, wrapped = NULL, kek = NULL, forgotten_at = ? WHERE gun = ? AND state = ?",
+			dropped, now.Unix(), gun, pending); err != nil {
+			return err
+		}
+		if _, err := x.Exec(ctx, "UPDATE signer_keys SET state = ?, forgotten_at = ? WHERE gun = ? AND state = ?",
+			retired, now.Unix(), gun, active); err != nil {
+			return err
+		}
+		_, err = x.Exec(ctx, "UPDATE signer_repositories SET incarnation = ? WHERE gun = ? AND incarnation = ?", n+1, gun, n)
+		return err
+	})
+}
+
+// Rewrap moves all private halves under the current key-encryption key, while
+// the service runs, and returns how many were moved. Afterwards no process
+// needs the old ones.
+//
+// To change the key: give every process the new one as an old one, then as the
+// current one with the former as old, then call Rewrap once, then leave the
+// former out.
+func (t *Table) Rewrap(ctx context.Context) (moved int, err error) {
+	for {
+		n, err := t.rewrapSome(ctx)
+		moved += n
+		if err != nil || n == 0 {
+			return moved, err
+		}
+	}
+}
+
+func (t *Table) rewrapSome(ctx context.Context) (moved int, err error) {
+	err = t.db.Update(ctx, func(x *database.Tx) error {
+		moved = 0
+		rows, err := x.Query(ctx, "SELECT "+keyColumns+" FROM signer_keys WHERE kek <> ? ORDER BY id LIMIT 100", t.kek.current)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var some []keyRow
+		for rows.Next() {
+			var k keyRow
+			if err := k.scan(rows); err != nil {
+				return err
+			}
+			some = append(some, k)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		for _, k := range some {
+			bound := binding(k.id, k.gun, k.role)
+			der, err := t.kek.unwrap(k.wrapped, k.kek, bound)
+			if err != nil {
+				return fmt.Errorf("key %s: %w", k.id.Short(), err)
+			}
+			wrapped, kek := t.kek.wrap(der, bound)
+			clear(der)
+			if _, err := x.Exec(ctx, "UPDATE signer_keys SET wrapped = ?, kek = ? WHERE id = ? AND kek = ?", wrapped, kek, k.id, k.kek); err != nil {
+				return err
+			}
+			moved++
+		}
+		if moved > 0 {
+			return nil
+		}
+		_, err = x.Exec(ctx, "DELETE FROM signer_keks WHERE id <> ?", t.kek.current)
+		return err
+	})
+	return moved, err
+}

@@ -1,0 +1,140 @@
+package signer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/tuf"
+)
+
+// The calls. All but ping are POST with a JSON body; ping is GET.
+const (
+	pathCreate = "/v1/create-key"
+	pathHolds  = "/v1/holds"
+	pathSign   = "/v1/sign"
+	pathForget = "/v1/forget"
+	pathLower  = "/v1/lower-floor"
+	pathFloors = "/v1/floors"
+	pathPing   = "/v1/ping"
+)
+
+type (
+	keyQuestion struct {
+		Type tuf.KeyType  `json:"type"`
+		Role tuf.RoleName `json:"role"`
+		GUN  tuf.GUN      `json:"gun"`
+	}
+	keyAnswer struct {
+		Key tuf.PublicKey `json:"key"`
+	}
+	holdsQuestion struct {
+		GUN  tuf.GUN         `json:"gun"`
+		Role tuf.RoleName    `json:"role"`
+		Key  tuf.CanonicalID `json:"key"`
+	}
+	holdsAnswer struct {
+		Held bool `json:"held"`
+	}
+	signAnswer struct {
+		Key    tuf.PublicKey `json:"key"`
+		Method string        `json:"method"`
+		Sig    []byte        `json:"sig"`
+	}
+	gunQuestion struct {
+		GUN tuf.GUN `json:"gun"`
+	}
+	lowerQuestion struct {
+		GUN       tuf.GUN `json:"gun"`
+		Timestamp int64   `json:"timestamp"`
+	}
+	floorsAnswer struct {
+		Floors []Floor `json:"floors"`
+	}
+)
+
+// Codes of errors.
+const (
+	codeNoKey    = "no_key"
+	codeFloor    = "floor"
+	codeRestored = "restored"
+	codeRefused  = "refused"
+	codeDenied   = "denied"
+	codeBroken   = "broken"
+)
+
+// ErrDenied says that the signer does not know this client, or does not allow
+// it to do what it asked.
+var ErrDenied = errors.New("the signer denies this client")
+
+// A wireError is an error as it travels. Which of the numbers are set depends
+// on the code.
+type wireError struct {
+	Code      string       `json:"code"`
+	Message   string       `json:"message"`
+	Role      tuf.RoleName `json:"role,omitempty"`
+	Floor     int64        `json:"floor,omitempty"`
+	Confirmed int64        `json:"confirmed,omitempty"`
+	Base      int64        `json:"base,omitempty"`
+}
+
+// wireErrorOf says how err travels. Errors of the signer's own insides, such
+// as those of its database, stay in its log.
+func wireErrorOf(err error) (status int, e wireError) {
+	var floor *api.FloorError
+	var restored *api.RestoredError
+	var refusal *Refusal
+	switch {
+	case errors.As(err, &floor):
+		return http.StatusConflict, wireError{Code: codeFloor, Message: floor.Error(), Role: floor.Role, Floor: floor.Floor}
+	case errors.As(err, &restored):
+		return http.StatusConflict, wireError{Code: codeRestored, Message: restored.Error(), Role: restored.Role, Confirmed: restored.Confirmed, Base: restored.Base}
+	case errors.As(err, &refusal):
+		return http.StatusUnprocessableEntity, wireError{Code: codeRefused, Message: refusal.Reason}
+	case errors.Is(err, tuf.ErrNoKey):
+		return http.StatusNotFound, wireError{Code: codeNoKey, Message: "the signer does not hold the key"}
+	case errors.Is(err, database.ErrBusy), errors.Is(err, context.DeadlineExceeded):
+		return http.StatusServiceUnavailable, wireError{Code: codeBroken, Message: "the signer is busy"}
+	}
+	return http.StatusInternalServerError, wireError{Code: codeBroken, Message: "the signer could not do it; its log says why"}
+}
+
+// err is the inverse of wireErrorOf.
+func (e wireError) err(status int) error {
+	switch e.Code {
+	case codeFloor:
+		return &api.FloorError{Role: e.Role, Floor: e.Floor}
+	case codeRestored:
+		return &api.RestoredError{Role: e.Role, Confirmed: e.Confirmed, Base: e.Base}
+	case codeRefused:
+		return &Refusal{Reason: e.Message}
+	case codeNoKey:
+		return fmt.Errorf("%w: %s", tuf.ErrNoKey, e.Message)
+	case codeDenied:
+		return fmt.Errorf("%w: %s", ErrDenied, e.Message)
+	case codeBroken:
+		return errors.New(e.Message)
+	}
+	return fmt.Errorf("the signer answered with status %d", status)
+}
+
+// decode reads a question strictly: one JSON value, no unknown members,
+// nothing behind it.
+func decode[T any](body []byte) (T, error) {
+	var v T
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return v, refuse("the request is not the JSON that this call takes")
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return v, refuse("the request goes on behind its end")
+	}
+	return v, nil
+}
