@@ -95,6 +95,8 @@ func sound(gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName) error
 			return fmt.Errorf("%s version %d is below 1", f.Role, f.Version)
 		case len(f.Raw) == 0:
 			return fmt.Errorf("%s is empty", f.Role)
+		case len(f.Raw) > maxLength:
+			return fmt.Errorf("%s is longer than %d bytes", f.Role, maxLength)
 		case seen[f.Role]:
 			return fmt.Errorf("%s is offered twice", f.Role)
 		}
