@@ -172,16 +172,15 @@ func (r *Repository) sign(ctx context.Context, b base, j job, o tuf.SignOptions)
 	if err != nil {
 		return nil, nil, err
 	}
-	draft, err := b.past.Draft()
-	if err != nil {
+	draft := b.past.Draft()
+	if b.set == nil {
+		// The stock client signs targets again on the first publish, too.
+		changes = append(slices.Clone(changes), tuf.Resign{Role: tuf.RoleTargets})
+	}
+	if err := draft.Apply(changes...); err != nil {
 		return nil, nil, err
 	}
-	if len(changes) > 0 {
-		if err := draft.Apply(changes...); err != nil {
-			return nil, draft.Warnings(), err
-		}
-	}
-	if len(draft.Changed()) == 0 && b.set != nil && len(j.legacy) == 0 {
+	if len(draft.Changed()) == 0 && !resignsSnapshot(changes) {
 		return nil, draft.Warnings(), nil
 	}
 	ring := j.ring
@@ -189,14 +188,20 @@ func (r *Repository) sign(ctx context.Context, b base, j job, o tuf.SignOptions)
 		ring = r.c.Keys
 	}
 	o.Legacy = j.legacy
-	o.Floor = make(map[tuf.RoleName]int64)
-	for _, f := range b.past.Files() {
-		// A delegation that was removed and comes back must continue above
-		// the versions that clients have seen.
-		o.Floor[f.Role] = b.past.Floor(f.Role)
-	}
 	files, err := draft.Sign(ctx, ring, o)
+	if err == nil && b.set == nil && files[0].Role != tuf.RoleRoot {
+		files = slices.Insert(files, 0, b.past.Root()) // as Init signed it
+	}
 	return files, draft.Warnings(), err
+}
+
+// resignsSnapshot reports whether a snapshot is to be signed although nothing
+// else changes.
+func resignsSnapshot(changes []tuf.Change) bool {
+	return slices.ContainsFunc(changes, func(c tuf.Change) bool {
+		r, ok := c.(tuf.Resign)
+		return ok && r.Role == tuf.RoleSnapshot
+	})
 }
 
 // publish runs j until it is done, bounded.

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,10 @@ type Rotation struct {
 	// Keys are the ids of the new keys, which must be in the key ring; none
 	// means one new key. Not with Server.
 	Keys []tuf.CanonicalID
+	// Threshold is the number of the role's keys that must sign. 0 keeps the
+	// one the role has, and means 1 with Server. To have fewer keys than that
+	// is refused.
+	Threshold int
 	// RootCerts are certificates for some of Keys, if Role is root. The
 	// others get a self-signed one.
 	RootCerts []tuf.PublicKey
@@ -76,11 +81,11 @@ func (r *Repository) Rotate(ctx context.Context, o Rotation) (Rotated, error) {
 		}
 		was, _ := set.Role(o.Role) // every Set has the top-level roles
 		old = was.Keys
-		changes := []tuf.Change{tuf.ReplaceKeys{Role: tuf.NewRole(o.Role, min(was.Threshold, len(fresh)), fresh...)}}
-		if o.Role == tuf.RoleTargets {
-			changes = append(changes, tuf.Resign{Role: o.Role})
+		threshold := cmp.Or(o.Threshold, was.Threshold)
+		if o.Server {
+			threshold = 1
 		}
-		return changes, nil
+		return []tuf.Change{tuf.ReplaceKeys{Role: tuf.NewRole(o.Role, threshold, fresh...)}}, nil
 	}
 	var out Rotated
 	out.Published, err = r.publish(ctx, job{plan: plan, ring: f, legacy: legacy})

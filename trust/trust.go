@@ -82,8 +82,7 @@ type Config struct {
 	Now func() time.Time
 	// Limits bound what is read. Zero fields mean [tuf.DefaultLimits].
 	Limits tuf.Limits
-	// Lifetimes of what is signed here; missing roles mean ten years for the
-	// root and three for targets, delegations and a client's snapshot.
+	// Lifetimes of what is signed here; see [tuf.SignOptions].
 	Lifetimes map[tuf.RoleName]time.Duration
 
 	// Offline says what happens when the server cannot be reached.
@@ -131,15 +130,7 @@ func (r *Repository) options(now time.Time) tuf.Options {
 }
 
 func (r *Repository) signOptions(now time.Time) tuf.SignOptions {
-	l := map[tuf.RoleName]time.Duration{
-		tuf.RoleRoot:     tuf.RootLifetime,
-		tuf.RoleTargets:  tuf.TargetsLifetime,
-		tuf.RoleSnapshot: tuf.TargetsLifetime, // nobody renews a client's snapshot
-	}
-	for role, d := range r.c.Lifetimes {
-		l[role] = d
-	}
-	return tuf.SignOptions{Now: now, Lifetimes: l}
+	return tuf.SignOptions{Now: now, Lifetimes: r.c.Lifetimes}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
