@@ -162,3 +162,12 @@ func stockKey(t testing.TB) (tuf.CanonicalID, []byte) {
 	path := slices.MaxFunc(glob(t, "testdata/stock/docker-trust/*.key"), strings.Compare)
 	return tuf.CanonicalID(strings.TrimSuffix(filepath.Base(path), ".key")), read(t, path)
 }
+
+func signer(t testing.TB, key crypto.Signer) tuf.Signer {
+	t.Helper()
+	s, err := tuf.NewSigner(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
