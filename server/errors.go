@@ -1,0 +1,139 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/tuf"
+)
+
+// refuse answers a request with why it is refused. An [*api.Error] says so
+// itself; everything else is not the requester's business and becomes 500
+// with an id under which the log has it in full.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err error) {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		id := requestID()
+		log := s.c.Log.Error
+		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+			log = s.c.Log.Debug // the requester has left
+		}
+		log("request not answered", "request", id, "method", r.Method, "gun", gun, "err", err)
+		code := api.Unknown
+		var f *failure
+		if errors.As(err, &f) {
+			code = f.code
+		}
+		e = api.NewError(code, map[string]string{"Request": id})
+	}
+	if r.Method == http.MethodPost {
+		drain(r)
+	}
+	api.WriteError(w, e)
+}
+
+func requestID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// versionClash is the answer to a publisher whom another one, or its own
+// earlier try, has overtaken.
+func versionClash() *api.Error { return api.NewError(api.Version, api.Empty{}) }
+
+func invalid(f api.Fault, format string, a ...any) *api.Error {
+	return api.NewError(api.InvalidUpdate, &api.Invalid{Fault: f, Msg: fmt.Sprintf(format, a...)})
+}
+
+// faultOf says as what the refusal of a role's file is reported.
+func faultOf(role tuf.RoleName) api.Fault {
+	switch {
+	case role == tuf.RoleRoot || role == tuf.RoleTimestamp:
+		return api.BadRoot
+	case role == tuf.RoleSnapshot:
+		return api.BadSnapshot
+	case role.HoldsTargets():
+		return api.BadTargets
+	}
+	return api.BadValidation
+}
+
+// explain turns the reason why an upload is refused into the body that stock
+// clients understand, in the words of the stock server (notary-protocol 3.3).
+// Errors that are not about the upload come back as they are.
+func explain(err error) error {
+	var (
+		e *api.Error
+		f *failure
+	)
+	switch {
+	case errors.As(err, &f):
+		return err
+	case errors.As(err, &e):
+		return e
+	}
+	if errors.Is(err, storage.ErrConflict) || errors.Is(err, tuf.ErrRollback) {
+		return versionClash()
+	}
+	var refused *tuf.RoleError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	return invalid(faultOf(refused.Role), "%s", sentence(refused))
+}
+
+// sentence is what the stock server says about a refused file.
+func sentence(e *tuf.RoleError) string {
+	const path = "could not validate the path to a trusted root: "
+	var (
+		root      *tuf.RootRefusal
+		shortage  *tuf.Shortage
+		expired   *tuf.Expired
+		mismatch  *tuf.Mismatch
+		malformed *tuf.Malformed
+	)
+	switch {
+	case errors.As(e, &root):
+		switch root.Reason {
+		case tuf.VersionSkip:
+			return fmt.Sprintf("Root modifications must increment the version. Current %d, new %d", root.Old, root.Offered)
+		case tuf.NotSignedByPrevious:
+			return "could not rotate trust to a new trusted root: failed to validate data with current trusted certificates"
+		case tuf.NotSignedBySelf:
+			return path + "failed to validate integrity of roots"
+		case tuf.NoLeaf:
+			return path + "unable to retrieve valid leaf certificates"
+		}
+		return path + root.Error()
+	case errors.As(e, &shortage):
+		return fmt.Sprintf("valid signatures did not meet threshold for %s", e.Role)
+	case errors.As(e, &expired):
+		return fmt.Sprintf("%s expired at %s", e.Role, expired.At.UTC().Format("Mon Jan 2 15:04:05 MST 2006"))
+	case errors.As(e, &mismatch):
+		name := e.Role
+		if listed, ok := tuf.ListedRole(e); ok {
+			name = listed
+		}
+		if len(mismatch.Want) == 0 {
+			return fmt.Sprintf("the length of %s did not match", name)
+		}
+		return fmt.Sprintf("%s checksum for %s did not match: expected %x", mismatch.Algorithm, name, mismatch.Want)
+	case errors.Is(e, tuf.ErrNoDelegation):
+		return fmt.Sprintf("tuf: invalid role %s. delegation does not exist", e.Role)
+	case errors.As(e, &malformed):
+		return fmt.Sprintf("%s type metadata invalid: %s", e.Role, malformed.Reason)
+	case errors.Is(e, tuf.ErrIncomplete):
+		return fmt.Sprintf("%s must be loaded first", e.Role)
+	case errors.Is(e, tuf.ErrRole):
+		return fmt.Sprintf("tuf: invalid role %s. it is signed by the server", e.Role)
+	}
+	return strings.TrimSpace(e.Error())
+}

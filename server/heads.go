@@ -1,0 +1,261 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/tuf"
+)
+
+var errPanicked = errors.New("the call that was waited for did not return")
+
+// A head is the current state of one repository, with what the busiest
+// answers need. It is never changed.
+type head struct {
+	state     *storage.State
+	timestamp *file
+	snapshot  *file
+	// sums are the current files as the timestamp's snapshot lists them.
+	sums map[tuf.RoleName][32]byte
+	// until is when the timestamp or the snapshot expires, whichever is first.
+	until time.Time
+}
+
+// heads keep the current state of repositories in memory. What other
+// instances commit is learned from the store by one query for all
+// repositories ([heads.poll]); while that does not work, every read looks
+// whether its repository has moved on.
+type heads struct {
+	s    *Server
+	load flight
+
+	polled atomic.Int64 // when poll last succeeded, in Unix nanoseconds; 0: never
+
+	mu   sync.RWMutex
+	seen int64                 // guarded by mu: the last Seq that poll was told
+	m    map[tuf.GUN]*head     // guarded by mu
+	min  map[tuf.GUN]*minimums // guarded by mu: of loads under way
+}
+
+// minimums say what a load under way must not fall below: something happened
+// to the repository meanwhile.
+type minimums struct {
+	seq   int64
+	users int
+}
+
+// staleAfter is how long a missed poll is overlooked.
+const staleAfter = 2 * time.Second
+
+func newHeads(s *Server) *heads {
+	return &heads{s: s, m: map[tuf.GUN]*head{}, min: map[tuf.GUN]*minimums{}}
+}
+
+// following reports whether memory is known to be up to date.
+func (h *heads) following() bool {
+	last := h.polled.Load()
+	return last != 0 && h.s.c.Now().UnixNano()-last < int64(staleAfter)
+}
+
+// get returns the current state of gun, or an error matching
+// [storage.ErrNotFound]. With sure, or when polling does not work, the store
+// is asked whether memory is up to date.
+func (h *heads) get(ctx context.Context, gun tuf.GUN, sure bool) (*head, error) {
+	h.mu.RLock()
+	have := h.m[gun]
+	h.mu.RUnlock()
+	if have != nil && !sure && h.following() {
+		return have, nil
+	}
+	if have != nil {
+		state, err := h.s.c.Store.Current(ctx, gun)
+		switch {
+		case errors.Is(err, storage.ErrNotFound):
+			h.drop(gun, have.state.Seq+1)
+			return nil, err
+		case err != nil:
+			return nil, fmt.Errorf("read state of %s: %w", gun, err)
+		case state.Seq == have.state.Seq:
+			return have, nil
+		}
+		h.drop(gun, state.Seq)
+	}
+	return h.load.do(ctx, gun, time.Minute, func(ctx context.Context) (*head, error) { return h.fetch(ctx, gun) })
+}
+
+// fetch loads the state of gun and keeps it. A load that a commit has
+// overtaken begins again.
+func (h *heads) fetch(ctx context.Context, gun tuf.GUN) (*head, error) {
+	h.mu.Lock()
+	m := h.min[gun]
+	if m == nil {
+		m = &minimums{}
+		h.min[gun] = m
+	}
+	m.users++
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if m.users--; m.users == 0 {
+			delete(h.min, gun)
+		}
+	}()
+	for range 8 {
+		state, err := h.s.c.Store.Current(ctx, gun)
+		if err != nil {
+			if !errors.Is(err, storage.ErrNotFound) {
+				err = fmt.Errorf("read state of %s: %w", gun, err)
+			}
+			return nil, err
+		}
+		loaded, err := h.s.newHead(ctx, state)
+		if err != nil {
+			if h.overtaken(m, state.Seq) {
+				continue
+			}
+			return nil, err
+		}
+		if h.keep(loaded, m) {
+			return loaded, nil
+		}
+	}
+	return nil, fmt.Errorf("read state of %s: it changes faster than it can be read", gun)
+}
+
+func (h *heads) overtaken(m *minimums, seq int64) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return seq < m.seq
+}
+
+// keep makes a loaded head the one that is served, unless it is known to be
+// out of date.
+func (h *heads) keep(n *head, m *minimums) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n.state.Seq < m.seq {
+		return false
+	}
+	h.put(n)
+	return true
+}
+
+// put keeps n unless something newer is there. h.mu must be held.
+func (h *heads) put(n *head) {
+	gun := n.state.GUN
+	if have := h.m[gun]; have != nil {
+		if have.state.Seq >= n.state.Seq {
+			return
+		}
+	} else if len(h.m) >= h.s.c.Limits.Heads {
+		for victim := range h.m { // any: all can be loaded again
+			delete(h.m, victim)
+			break
+		}
+	}
+	h.m[gun] = n
+}
+
+// committed tells memory at once what this instance has committed.
+func (h *heads) committed(n *head) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m := h.min[n.state.GUN]; m != nil {
+		m.seq = max(m.seq, n.state.Seq)
+	}
+	h.put(n)
+}
+
+// drop forgets what memory has of gun if it is older than seq.
+func (h *heads) drop(gun tuf.GUN, seq int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forget(gun, seq)
+}
+
+func (h *heads) forget(gun tuf.GUN, seq int64) {
+	if have := h.m[gun]; have != nil && have.state.Seq < seq {
+		delete(h.m, gun)
+	}
+	if m := h.min[gun]; m != nil {
+		m.seq = max(m.seq, seq)
+	}
+}
+
+// poll learns what happened to any repository since the last poll.
+func (h *heads) poll(ctx context.Context) error {
+	const page = 1000
+	h.mu.RLock()
+	after := h.seen
+	h.mu.RUnlock()
+	for {
+		// What is committed after this moment is not promised to be known.
+		at := h.s.c.Now().UnixNano()
+		news, err := h.s.c.Store.Heads(ctx, after, page)
+		if err != nil {
+			return fmt.Errorf("read what was committed: %w", err)
+		}
+		h.mu.Lock()
+		for _, n := range news {
+			h.forget(n.GUN, n.Seq)
+			after = max(after, n.Seq)
+		}
+		h.seen = max(h.seen, after)
+		h.mu.Unlock()
+		if len(news) < page {
+			h.polled.Store(at)
+			return nil
+		}
+	}
+}
+
+// newHead prepares the answers for a state.
+func (s *Server) newHead(ctx context.Context, state *storage.State) (*head, error) {
+	n := &head{state: state, sums: make(map[tuf.RoleName][32]byte, len(state.Roles))}
+	entry, ok := state.Roles[tuf.RoleTimestamp]
+	if !ok {
+		// A repository without a timestamp has nothing to serve
+		// (notary-protocol 3.2).
+		return nil, storage.ErrNotFound
+	}
+	var err error
+	if n.timestamp, err = s.blob(ctx, state, tuf.RoleTimestamp, entry.SHA256); err != nil {
+		return nil, err
+	}
+	meta, err := tuf.Outline(tuf.RoleTimestamp, n.timestamp.raw, s.options(s.c.Now()))
+	if err != nil {
+		return nil, fmt.Errorf("read timestamp of %s: %w", state.GUN, err)
+	}
+	n.until = meta.Expires
+	// Current files are those that the timestamp leads to, not simply the
+	// newest of each role.
+	sum, ok := sum256(meta.Files[tuf.RoleSnapshot])
+	if !ok {
+		return nil, fmt.Errorf("timestamp of %s names no snapshot", state.GUN)
+	}
+	if n.snapshot, err = s.blob(ctx, state, tuf.RoleSnapshot, sum); err != nil {
+		return nil, err
+	}
+	if meta, err = tuf.Outline(tuf.RoleSnapshot, n.snapshot.raw, s.options(s.c.Now())); err != nil {
+		return nil, fmt.Errorf("read snapshot of %s: %w", state.GUN, err)
+	}
+	if meta.Expires.Before(n.until) {
+		n.until = meta.Expires
+	}
+	for role, m := range meta.Files {
+		if sum, ok := sum256(m); ok {
+			n.sums[role] = sum
+		}
+	}
+	return n, nil
+}
+
+func sum256(m tuf.FileMeta) (sum [32]byte, ok bool) {
+	return sum, copy(sum[:], m.SHA256()) == len(sum)
+}

@@ -1,0 +1,126 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/tuf"
+)
+
+// serveKey answers with the public key with which the server signs a role:
+// the one that the current root names, if the signer holds it, or else the
+// key that is pending for the next root (notary-protocol 3.4).
+func (s *Server) serveKey(w http.ResponseWriter, r *http.Request, route api.Route) error {
+	key, ok, err := s.activeKey(r.Context(), route.GUN, route.Role)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if key, err = s.pendingKey(r.Context(), route.GUN, route.Role); err != nil {
+			return err
+		}
+	}
+	return writeKey(w, key)
+}
+
+// serveRotate answers with a key that was never used. Repeating the request
+// gives the same one until it is used, so that nobody can make the signer
+// create keys without bound (attacks.md S7).
+func (s *Server) serveRotate(w http.ResponseWriter, r *http.Request, route api.Route) error {
+	key, err := s.pendingKey(r.Context(), route.GUN, route.Role)
+	if err != nil {
+		return err
+	}
+	s.c.Log.Info("key offered for rotation", "gun", route.GUN, "role", route.Role, "key", key.CanonicalID())
+	return writeKey(w, key)
+}
+
+func (s *Server) pendingKey(ctx context.Context, gun tuf.GUN, role tuf.RoleName) (tuf.PublicKey, error) {
+	key, err := s.c.Keys.CreateKey(ctx, s.c.KeyType, role, gun)
+	if err != nil {
+		return tuf.PublicKey{}, fmt.Errorf("create %s key for %s: %w", role, gun, err)
+	}
+	return key, nil
+}
+
+// activeKey returns the first key of a role in the current root that the
+// signer holds.
+func (s *Server) activeKey(ctx context.Context, gun tuf.GUN, role tuf.RoleName) (tuf.PublicKey, bool, error) {
+	state, err := s.c.Store.Current(ctx, gun)
+	if errors.Is(err, storage.ErrNotFound) {
+		return tuf.PublicKey{}, false, nil
+	}
+	if err != nil {
+		return tuf.PublicKey{}, false, fmt.Errorf("read state of %s: %w", gun, err)
+	}
+	entry, ok := state.Roles[tuf.RoleRoot]
+	if !ok {
+		return tuf.PublicKey{}, false, nil
+	}
+	root, err := s.blob(ctx, state, tuf.RoleRoot, entry.SHA256)
+	if err != nil {
+		return tuf.PublicKey{}, false, err
+	}
+	past, err := tuf.Recall(gun, []tuf.File{{Role: tuf.RoleRoot, Version: entry.Version, Raw: root.raw}}, s.options(s.c.Now()))
+	if err != nil {
+		return tuf.PublicKey{}, false, fmt.Errorf("recall root: %w", err)
+	}
+	def, _ := past.Role(role)
+	for _, k := range def.Keys {
+		held, err := s.c.Keys.Holds(ctx, gun, role, k.CanonicalID())
+		if err != nil {
+			return tuf.PublicKey{}, false, fmt.Errorf("ask the signer for key %s: %w", k.CanonicalID(), err)
+		}
+		if held {
+			return k.PublicKey, true, nil
+		}
+	}
+	return tuf.PublicKey{}, false, nil
+}
+
+func writeKey(w http.ResponseWriter, key tuf.PublicKey) error {
+	body, err := api.EncodeKey(key)
+	if err != nil {
+		return err
+	}
+	return writeText(w, body)
+}
+
+// serveDelete ends a repository. To delete what is not there is success, so
+// that a deletion whose answer was lost can be repeated.
+func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN) error {
+	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)
+	defer cancel()
+	unlock, err := s.publishing.lock(ctx, gun)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for try := 0; ; try++ {
+		state, err := s.c.Store.Current(ctx, gun)
+		if errors.Is(err, storage.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read state of %s: %w", gun, err)
+		}
+		err = s.c.Store.Delete(ctx, state, s.c.Now())
+		if err == nil {
+			s.heads.drop(gun, state.Seq+1)
+			s.c.Log.Info("repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version)
+			break
+		}
+		if !errors.Is(err, storage.ErrConflict) && !errors.Is(err, storage.ErrNotFound) || try == conflicts {
+			return err
+		}
+	}
+	if err := s.c.Keys.Forget(ctx, gun); err != nil {
+		return fmt.Errorf("have the signer forget %s: %w", gun, err)
+	}
+	w.Header().Set("Content-Length", "0")
+	return nil
+}

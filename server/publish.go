@@ -1,0 +1,523 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/tuf"
+)
+
+// conflicts is how often a publish begins again because another one, or a
+// renewal, was faster.
+const conflicts = 16
+
+// serveUpload is the one way in which a publisher changes a repository: all
+// files of the upload become current together with the snapshot and timestamp
+// that the server adds, or nothing changes.
+func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN) error {
+	under := w // closes the connection of an endless upload
+	if sw, ok := w.(*statusWriter); ok {
+		under = sw.ResponseWriter
+	}
+	files, err := api.ReadFiles(under, r, s.c.Limits.Upload)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)
+	defer cancel()
+	if err := s.publish(ctx, gun, files); err != nil {
+		return explain(err)
+	}
+	w.Header().Set("Content-Length", "0")
+	return nil
+}
+
+func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File) error {
+	up, err := newUpload(files)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.publishing.lock(ctx, gun)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	floors := map[tuf.RoleName]int64{}
+	var before *storage.State
+	for try := range conflicts {
+		b, err := s.base(ctx, gun)
+		switch {
+		case errors.Is(err, storage.ErrConflict):
+			continue
+		case err != nil:
+			return &failure{api.Unknown, err} // also if it is about a stored file
+		case try > 0 && up.clashes(before, b.state):
+			return versionClash()
+		}
+		before = b.state
+		c, err := s.prepare(ctx, b, up, floors)
+		if err != nil {
+			return err
+		}
+		state, err := s.commit(ctx, c)
+		var version *storage.VersionError
+		switch {
+		case errors.As(err, &version):
+			if up.has(version.Role) {
+				return versionClash()
+			}
+			floors[version.Role] = max(floors[version.Role], version.Have)
+		case errors.Is(err, storage.ErrConflict):
+		case err != nil:
+			return &failure{api.Updating, err}
+		default:
+			s.c.Log.Info("published", "gun", gun, "roles", up.roles(), "version", state.Roles[tuf.RoleTimestamp].Version)
+			return nil
+		}
+	}
+	return &failure{api.Updating, fmt.Errorf("publish %s: overtaken %d times", gun, conflicts)}
+}
+
+// A failure is an internal error, whatever it wraps, and the code under which
+// it is reported.
+type failure struct {
+	code api.Code
+	err  error
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// An upload is what a publisher sent, in the order in which it is verified.
+type upload struct{ files []tuf.File }
+
+// newUpload refuses what no upload may hold.
+func newUpload(files []tuf.File) (upload, error) {
+	files = slices.Clone(files)
+	rank := func(r tuf.RoleName) int {
+		switch r {
+		case tuf.RoleRoot:
+			return 0
+		case tuf.RoleSnapshot:
+			return 1 << 20
+		}
+		return 1 + strings.Count(string(r), "/")
+	}
+	slices.SortFunc(files, func(a, b tuf.File) int {
+		if c := rank(a.Role) - rank(b.Role); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.Role), string(b.Role))
+	})
+	up := upload{files}
+	if up.has(tuf.RoleTimestamp) {
+		// attacks.md S14. No honest client sends one.
+		return upload{}, invalid(api.BadValidation, "the timestamp is signed by the server and cannot be uploaded")
+	}
+	return up, nil
+}
+
+func (u upload) has(role tuf.RoleName) bool { _, ok := u.file(role); return ok }
+
+func (u upload) file(role tuf.RoleName) (tuf.File, bool) {
+	i := slices.IndexFunc(u.files, func(f tuf.File) bool { return f.Role == role })
+	if i < 0 {
+		return tuf.File{}, false
+	}
+	return u.files[i], true
+}
+
+func (u upload) roles() []tuf.RoleName {
+	roles := make([]tuf.RoleName, len(u.files))
+	for i, f := range u.files {
+		roles[i] = f.Role
+	}
+	return roles
+}
+
+// clashes reports whether what happened between two states concerns the
+// upload: one of its roles changed, or, as its own snapshot lists all of them,
+// any role but the timestamp.
+func (u upload) clashes(before, after *storage.State) bool {
+	entries := func(s *storage.State) map[tuf.RoleName]storage.Entry {
+		if s == nil {
+			return nil
+		}
+		return s.Roles
+	}
+	if (before == nil) != (after == nil) || before != nil && before.Incarnation != after.Incarnation {
+		return true
+	}
+	all := maps.Clone(entries(before))
+	maps.Copy(all, entries(after))
+	for role := range all {
+		if role == tuf.RoleTimestamp || !u.has(role) && !u.has(tuf.RoleSnapshot) {
+			continue
+		}
+		if entries(before)[role].SHA256 != entries(after)[role].SHA256 {
+			return true
+		}
+	}
+	return false
+}
+
+// A base is what is published, loaded and recalled: what the next state
+// builds on.
+type base struct {
+	gun   tuf.GUN
+	state *storage.State // nil: nothing is published
+	past  *tuf.Past      // nil: nothing is published
+	raws  map[tuf.RoleName][]byte
+	// linked is the snapshot that the current timestamp names.
+	linked []byte
+}
+
+func (b *base) floors() map[tuf.RoleName]int64 {
+	if b.state == nil {
+		return nil
+	}
+	return b.state.Floors
+}
+
+// base loads the current state of gun from the store. ErrConflict means that
+// it was deleted at this very moment.
+func (s *Server) base(ctx context.Context, gun tuf.GUN) (*base, error) {
+	b := &base{gun: gun, raws: map[tuf.RoleName][]byte{}}
+	var err error
+	b.state, err = s.c.Store.Current(ctx, gun)
+	if errors.Is(err, storage.ErrNotFound) {
+		b.state = nil
+		return b, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read state of %s: %w", gun, err)
+	}
+	load := func(role tuf.RoleName, sum [32]byte) ([]byte, error) {
+		f, err := s.blob(ctx, b.state, role, sum)
+		if errors.Is(err, storage.ErrNotFound) {
+			if now, again := s.c.Store.Current(ctx, gun); again == nil && now.Seq == b.state.Seq {
+				return nil, fmt.Errorf("%s of %s is current and not there", role, gun)
+			}
+			return nil, storage.ErrConflict
+		}
+		if err != nil {
+			return nil, err
+		}
+		return f.raw, nil
+	}
+	var files []tuf.File
+	for role, e := range b.state.Roles {
+		raw, err := load(role, e.SHA256)
+		if err != nil {
+			return nil, err
+		}
+		b.raws[role] = raw
+		files = append(files, tuf.File{Role: role, Version: e.Version, Raw: raw})
+	}
+	o := s.options(s.c.Now())
+	if b.past, err = tuf.Recall(gun, files, o); err != nil {
+		return nil, fmt.Errorf("recall %s: %w", gun, err)
+	}
+	if raw, ok := b.raws[tuf.RoleTimestamp]; ok {
+		meta, err := tuf.Outline(tuf.RoleTimestamp, raw, o)
+		if err != nil {
+			return nil, fmt.Errorf("read timestamp of %s: %w", gun, err)
+		}
+		if sum, ok := sum256(meta.Files[tuf.RoleSnapshot]); ok {
+			if b.linked, err = load(tuf.RoleSnapshot, sum); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return b, nil
+}
+
+// A candidate is a next state, complete and verified, ready to be committed.
+type candidate struct {
+	*base
+	files []storage.NewFile
+	drop  []tuf.RoleName
+	now   time.Time
+}
+
+// prepare verifies an upload on top of b and adds the files that the server
+// signs. floors are versions to sign above; it learns more of them.
+func (s *Server) prepare(ctx context.Context, b *base, up upload, floors map[tuf.RoleName]int64) (*candidate, error) {
+	if b.past == nil && !up.has(tuf.RoleRoot) {
+		return nil, invalid(api.BadValidation, "no pre-existing root and no root provided in update.")
+	}
+	now := s.c.Now()
+	snapshot, _ := up.file(tuf.RoleSnapshot)
+	d, made, err := s.sign(ctx, b, snapshot.Raw, now, floors, func() (*tuf.Draft, error) { return s.adopt(ctx, b, up, now) })
+	if err != nil {
+		return nil, err
+	}
+	has := func(role tuf.RoleName) bool {
+		return up.has(role) || slices.ContainsFunc(made, func(f tuf.File) bool { return f.Role == role })
+	}
+	if !has(tuf.RoleSnapshot) {
+		return nil, noSnapshot()
+	}
+	if !has(tuf.RoleTimestamp) {
+		return nil, invalid(api.BadRoot, "no  timestamp keys exist on the server")
+	}
+	c, set, err := s.assemble(b, append(slices.Clone(up.files), made...), now)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range set.Unusable() {
+		// What was unusable before may stay so; nobody adds to it.
+		if up.has(u.Role) {
+			return nil, u.Err
+		}
+	}
+	if b.state != nil {
+		for role := range b.state.Roles {
+			if role.Delegation() && !delegated(d, role) {
+				c.drop = append(c.drop, role)
+			}
+		}
+	}
+	return c, nil
+}
+
+func noSnapshot() *api.Error {
+	return api.NewError(api.InvalidUpdate, &api.Invalid{
+		Fault: api.BadHierarchy, Missing: string(tuf.RoleSnapshot),
+		Msg: "no snapshot was included in update and server does not hold current snapshot key for repository",
+	})
+}
+
+// delegated reports whether role is still delegated, by every role above it.
+func delegated(d *tuf.Draft, role tuf.RoleName) bool {
+	for ; role.Delegation(); role = role.Parent() {
+		if _, ok := d.Role(role); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// adopt verifies the files of an upload one by one, as far as that goes
+// without the snapshot and timestamp that are yet to be made.
+func (s *Server) adopt(ctx context.Context, b *base, up upload, now time.Time) (*tuf.Draft, error) {
+	d := tuf.Receive(b.gun, b.past, b.floors(), s.options(now))
+	clash := false
+	for _, f := range up.files {
+		err := d.Adopt(f)
+		if errors.Is(err, tuf.ErrRollback) {
+			clash = true // reported last, as other faults say more
+			continue
+		}
+		if _, wrong := tuf.ListedRole(err); wrong && clash {
+			continue // the snapshot lists a file that was not taken
+		}
+		if err != nil {
+			return nil, err
+		}
+		if b.state == nil || f.Role == tuf.RoleRoot {
+			continue
+		}
+		// attacks.md F13: nobody can use up the version numbers.
+		if have, ok := b.state.Roles[f.Role]; ok && f.Version > have.Version+s.c.Limits.Step {
+			return nil, invalid(faultOf(f.Role), "%s version %d does not follow version %d", f.Role, f.Version, have.Version)
+		}
+	}
+	if !clash {
+		return d, nil
+	}
+	if err := up.consistent(b.gun, s.options(now)); err != nil {
+		return nil, err
+	}
+	if !up.has(tuf.RoleSnapshot) {
+		if role, ok := d.Role(tuf.RoleSnapshot); ok {
+			held, err := s.holdsAny(ctx, b.gun, role)
+			if err != nil {
+				return nil, err
+			}
+			if !held {
+				return nil, noSnapshot()
+			}
+		}
+	}
+	return nil, versionClash()
+}
+
+func (s *Server) holdsAny(ctx context.Context, gun tuf.GUN, role tuf.Role) (bool, error) {
+	for _, k := range role.Keys {
+		held, err := s.c.Keys.Holds(ctx, gun, role.Name, k.CanonicalID())
+		if held || err != nil {
+			return held, err
+		}
+	}
+	return false, nil
+}
+
+// consistent compares the snapshot of an upload with its other files.
+func (u upload) consistent(gun tuf.GUN, o tuf.Options) error {
+	snapshot, ok := u.file(tuf.RoleSnapshot)
+	if !ok {
+		return nil
+	}
+	refuse := func(err error) error {
+		return &tuf.RoleError{GUN: gun, Role: tuf.RoleSnapshot, Version: snapshot.Version, Err: err}
+	}
+	meta, err := tuf.Outline(tuf.RoleSnapshot, snapshot.Raw, o)
+	if err != nil {
+		return refuse(err)
+	}
+	for _, f := range u.files {
+		if m, ok := meta.Files[f.Role]; ok {
+			if err := m.Matches(f.Raw); err != nil {
+				var wrong *tuf.Mismatch
+				if errors.As(err, &wrong) && len(wrong.Want) > 0 {
+					return invalid(api.BadSnapshot, "%s checksum for %s did not match: expected %x", wrong.Algorithm, f.Role, wrong.Want)
+				}
+				return refuse(err)
+			}
+		}
+	}
+	return nil
+}
+
+// sign has the snapshot and timestamp made for the draft that begin returns;
+// uploaded is the snapshot in it that a client signed, or nil. When the signer has signed higher versions than anybody kept, it is asked
+// again for versions above those.
+func (s *Server) sign(ctx context.Context, b *base, uploaded []byte, now time.Time, floors map[tuf.RoleName]int64, begin func() (*tuf.Draft, error)) (*tuf.Draft, []tuf.File, error) {
+	o := tuf.SignOptions{Now: now, Floor: floors, Lifetimes: map[tuf.RoleName]time.Duration{
+		tuf.RoleSnapshot: s.c.Lifetimes.Snapshot, tuf.RoleTimestamp: s.c.Lifetimes.Timestamp,
+	}}
+	for range conflicts {
+		d, err := begin() // a draft is spent once it was signed
+		if err != nil {
+			return nil, nil, err
+		}
+		made, err := d.Sign(ctx, s.newRing(b, uploaded), o)
+		var floor *api.FloorError
+		switch {
+		case errors.As(err, &floor):
+			if floor.Floor <= floors[floor.Role] {
+				return nil, nil, &failure{api.Unknown, fmt.Errorf("sign for %s: the signer refuses what it asked for: %w", b.gun, err)}
+			}
+			floors[floor.Role] = floor.Floor
+		case errors.Is(err, tuf.ErrIncomplete):
+			return nil, nil, invalid(api.BadValidation, "targets must be loaded first")
+		case err != nil:
+			return nil, nil, &failure{api.Unknown, fmt.Errorf("sign for %s: %w", b.gun, err)}
+		default:
+			return d, made, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("sign for %s: overtaken %d times", b.gun, conflicts)
+}
+
+// assemble makes a candidate of new files, after a walk over the result as a
+// client would take it that holds the current state (attacks.md S2). After an
+// error the candidate is there as well, for those who can live with it.
+func (s *Server) assemble(b *base, files []tuf.File, now time.Time) (*candidate, *tuf.Set, error) {
+	c := &candidate{base: b, now: now}
+	o := s.options(now)
+	next := maps.Clone(b.raws)
+	for _, f := range files {
+		meta, err := tuf.Outline(f.Role, f.Raw, o)
+		if err != nil {
+			return nil, nil, &tuf.RoleError{GUN: b.gun, Role: f.Role, Version: f.Version, Err: err}
+		}
+		c.files = append(c.files, storage.NewFile{File: f, Expires: meta.Expires})
+		next[f.Role] = f.Raw
+	}
+	set, err := walk(b.gun, b.past, next, o)
+	return c, set, err
+}
+
+// walk verifies files as a client would that holds past.
+func walk(gun tuf.GUN, past *tuf.Past, files map[tuf.RoleName][]byte, o tuf.Options) (*tuf.Set, error) {
+	u := tuf.Begin(gun, past, o)
+	for w, more := u.Next(); more; w, more = u.Next() {
+		raw, ok := files[w.Role]
+		var err error
+		if ok {
+			err = u.Add(w, raw)
+		} else {
+			err = u.Missing(w)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return u.Set()
+}
+
+// commit makes a candidate current, in the store and in memory. ErrConflict
+// means that something else became current meanwhile. It is not given up when
+// the publisher leaves, because half of the answer would be known to nobody.
+func (s *Server) commit(ctx context.Context, c *candidate) (*storage.State, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	state, err := s.c.Store.Commit(ctx, c.gun, c.state, c.files, c.drop, c.now)
+	if err != nil && !errors.Is(err, storage.ErrConflict) {
+		var settled error
+		if state, settled = s.settle(ctx, c); settled != nil {
+			return nil, errors.Join(err, settled)
+		}
+		if state != nil {
+			s.c.Log.Warn("commit was reported to fail, and has happened", "gun", c.gun, "err", err)
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range c.files {
+		n := newFile(f.Raw, state.Roles[f.Role].Created)
+		if state.Roles[f.Role].SHA256 == n.sum {
+			s.blobs.put(blobKey{c.gun, state.Incarnation, f.Role, n.sum}, n)
+		}
+	}
+	n, err := s.newHead(ctx, state)
+	if err != nil {
+		s.c.Log.Warn("state not kept in memory", "gun", c.gun, "err", err)
+		s.heads.drop(c.gun, state.Seq)
+		return state, nil
+	}
+	s.heads.committed(n)
+	return state, nil
+}
+
+// settle finds out what became of a commit whose answer was an error. It
+// returns the state since then, or nil if the commit did not happen.
+func (s *Server) settle(ctx context.Context, c *candidate) (*storage.State, error) {
+	state, err := s.c.Store.Current(ctx, c.gun)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look whether it was stored: %w", err)
+	}
+	for _, f := range c.files {
+		if f.Role != tuf.RoleTimestamp {
+			continue
+		}
+		raw, _, err := s.c.Store.Blob(ctx, c.gun, f.Role, sha256.Sum256(f.Raw))
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look whether it was stored: %w", err)
+		}
+		if bytes.Equal(raw, f.Raw) {
+			return state, nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,377 @@
+// Package server is the trust server's HTTP handler: it verifies what
+// publishers upload, adds the snapshot and the timestamp that the signer
+// signs, commits all of it or nothing, and serves it.
+//
+// Make a [Server] with [New], serve it with [HTTPServer], and call
+// [Server.Run] beside it, which follows what other instances commit and renews
+// what is about to expire. [Check] verifies a whole store.
+//
+// What the package promises: nothing is committed that a client which holds
+// the current state would not accept; the timestamp is served from memory, and
+// nothing that is served is older than the last commit that this instance
+// made or has heard of; the server holds no private key. What it refuses, it
+// refuses with the bodies of Notary 0.7 (notary-protocol 3).
+//
+// Read server.go (routes), publish.go (the one write path), then files.go with
+// heads.go (reads), renew.go, errors.go, check.go.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/tuf"
+)
+
+// Keys makes and uses the keys that the server signs with. The server never
+// sees a private key; a client of the signer is the real one.
+type Keys interface {
+	// CreateKey returns the pending (never used) key of gun, role and type,
+	// and makes one if there is none.
+	CreateKey(ctx context.Context, t tuf.KeyType, role tuf.RoleName, gun tuf.GUN) (tuf.PublicKey, error)
+	// Holds is false only if the signer works and does not hold the key.
+	Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (bool, error)
+	// Sign returns a signature of the payload. Errors: [*api.FloorError],
+	// [*api.RestoredError], tuf.ErrNoKey; others mean unreachable or refused.
+	Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error)
+	// Forget drops the pending keys of gun. Used keys are never handed out
+	// again anyway.
+	Forget(ctx context.Context, gun tuf.GUN) error
+	Ping(ctx context.Context) error
+}
+
+// MaxAge says how long shared caches may keep files. Zero fields mean the
+// defaults, 5 minutes and 30 days; negative ones mean not at all.
+type MaxAge struct {
+	Current    time.Duration // files by role name alone
+	Consistent time.Duration // files by hash or version, which never change
+}
+
+// Lifetimes of what the server signs. Zero fields mean 14 days for snapshots
+// and 3 days for timestamps.
+type Lifetimes struct{ Snapshot, Timestamp time.Duration }
+
+// Limits bound what one request, and the server's memory, may take. Zero
+// fields mean the defaults.
+type Limits struct {
+	Upload api.Limits
+	Walk   tuf.Limits
+
+	// Step is the largest step between the versions of two consecutive files
+	// of a role that clients sign; the default is 1 (attacks.md F13). A role's
+	// first file may have any version.
+	Step int64
+
+	CacheBytes int64         // files kept in memory; 256 MiB
+	Heads      int           // repositories kept in memory; 50,000
+	Publish    time.Duration // one upload, from its last byte to the answer; 60 s
+}
+
+// A Config says what a server is made of.
+type Config struct {
+	Store storage.Store
+	Keys  Keys
+
+	// Auth decides who may do what. It must be set: NoAuth{} spells out that
+	// everybody may do everything.
+	Auth Authorizer
+
+	// Prefixes, if any, are the beginnings of the repository names that this
+	// server is for. Each ends in a slash.
+	Prefixes []string
+
+	MaxAge    MaxAge
+	Lifetimes Lifetimes
+	KeyType   tuf.KeyType // of new snapshot and timestamp keys; ecdsa if empty
+	Limits    Limits
+	Log       *slog.Logger     // nil: no log
+	Now       func() time.Time // nil: time.Now
+}
+
+// A Server is the handler of a trust server. It is safe for concurrent use.
+type Server struct {
+	c          Config
+	current    []string // Cache-Control of current files
+	consistent []string // Cache-Control of files that never change
+	heads      *heads
+	blobs      *cache
+	publishing locks  // by GUN: this instance's publishers take turns
+	renewing   flight // by GUN
+	health     health
+	metrics    *metrics
+	unrenewed  backoff
+}
+
+// New makes a Server. It refuses a configuration that lacks a part or that
+// contradicts itself; it does not touch the store or the signer.
+func New(c Config) (*Server, error) {
+	switch {
+	case c.Store == nil:
+		return nil, errors.New("server without a store")
+	case c.Keys == nil:
+		return nil, errors.New("server without a signer")
+	case c.Auth == nil:
+		return nil, errors.New("server without an authorizer: say NoAuth to let everybody do everything")
+	}
+	for _, p := range c.Prefixes {
+		if !strings.HasSuffix(p, "/") || strings.HasPrefix(p, "/") || strings.HasPrefix(p, "..") || path.Clean(p)+"/" != p {
+			return nil, fmt.Errorf("invalid GUN prefix %s", p)
+		}
+	}
+	switch c.KeyType {
+	case "":
+		c.KeyType = tuf.ECDSA
+	case tuf.ECDSA, tuf.Ed25519:
+	default:
+		return nil, fmt.Errorf("the signer does not make keys of type %q", c.KeyType)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	orDefault(&c.MaxAge.Current, 5*time.Minute)
+	orDefault(&c.MaxAge.Consistent, 30*24*time.Hour)
+	orDefault(&c.Lifetimes.Snapshot, 14*24*time.Hour)
+	orDefault(&c.Lifetimes.Timestamp, 3*24*time.Hour)
+	orDefault(&c.Limits.Step, 1)
+	orDefault(&c.Limits.CacheBytes, 256<<20)
+	orDefault(&c.Limits.Heads, 50_000)
+	orDefault(&c.Limits.Publish, time.Minute)
+	if c.Lifetimes.Snapshot < time.Minute || c.Lifetimes.Timestamp < time.Minute {
+		return nil, errors.New("snapshots and timestamps must live for a minute at least")
+	}
+	c.Limits.Upload = c.Limits.Upload.WithDefaults()
+	s := &Server{
+		c:          c,
+		current:    cacheControl(c.MaxAge.Current, ", must-revalidate"),
+		consistent: cacheControl(c.MaxAge.Consistent, ""),
+		blobs:      newCache(c.Limits.CacheBytes),
+		metrics:    newMetrics(),
+	}
+	s.heads = newHeads(s)
+	return s, nil
+}
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// options are how the server verifies: nothing is pinned, because the root's
+// certificates say for which repository they are, and the stored root is the
+// trusted one.
+func (s *Server) options(now time.Time) tuf.Options {
+	return tuf.Options{Pin: tuf.FirstUse{}, Now: now, Limits: s.c.Limits.Walk}
+}
+
+// ServeHTTP answers one request. The order is: parse, prefix, authorisation,
+// work.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodHead, http.MethodDelete:
+	default:
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	escaped := r.URL.EscapedPath()
+	route, err := api.ParsePath(escaped)
+	if errors.Is(err, api.ErrNotClean) {
+		to := api.Clean(escaped)
+		if r.URL.RawQuery != "" {
+			to += "?" + r.URL.RawQuery
+		}
+		w.Header().Set("Location", to)
+		w.WriteHeader(http.StatusMovedPermanently)
+		return
+	}
+	op := operationOf(r.Method, route.Kind)
+	start := time.Now() // measures, decides nothing
+	sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	if err := s.serve(sw, r, route, op); err != nil {
+		s.refuse(sw, r, route.GUN, err)
+	}
+	s.metrics.add(op, r.Method, sw.status, time.Since(start))
+}
+
+// serve answers the request or returns why it is refused; then nothing has
+// been written.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, op operation) error {
+	if route.GUN != "" && !s.ours(route.GUN) {
+		if op == opUpload {
+			return api.NewError(api.InvalidGUN, fmt.Sprintf("Require GUNs with prefix: %v", s.c.Prefixes))
+		}
+		return api.NewError(api.MetadataNotFound, nil)
+	}
+	if a, open := op.access(route.GUN); !open {
+		if err := s.c.Auth.Authorize(r, a); err != nil {
+			return err
+		}
+	}
+	switch op {
+	case opCurrent:
+		return s.serveCurrent(w, r, route)
+	case opByHash:
+		return s.serveByHash(w, r, route)
+	case opByVersion:
+		return s.serveByVersion(w, r, route)
+	case opNever:
+		return api.NewError(api.MetadataNotFound, api.Empty{})
+	case opUpload:
+		return s.serveUpload(w, r, route.GUN)
+	case opDelete:
+		return s.serveDelete(w, r, route.GUN)
+	case opKey:
+		return s.serveKey(w, r, route)
+	case opRotate:
+		return s.serveRotate(w, r, route)
+	case opChanges, opAllChanges:
+		return s.serveChanges(w, r, route.GUN)
+	case opPing:
+		return writeText(w, []byte("{}"))
+	case opHealth:
+		s.serveHealth(w, r)
+		return nil
+	case opMetrics:
+		s.serveMetrics(w)
+		return nil
+	}
+	return api.NewError(api.MetadataNotFound, nil)
+}
+
+func (s *Server) ours(gun tuf.GUN) bool {
+	return len(s.c.Prefixes) == 0 || slices.ContainsFunc(s.c.Prefixes, func(p string) bool { return strings.HasPrefix(string(gun), p) })
+}
+
+// An operation is what a request does. Its text is the label in metrics.
+type operation string
+
+const (
+	opUpload     operation = "UpdateTUF"
+	opCurrent    operation = "GetRole"
+	opByHash     operation = "GetRoleByHash"
+	opByVersion  operation = "GetRoleByVersion"
+	opNever      operation = "GetRoleNever"
+	opKey        operation = "GetKey"
+	opRotate     operation = "RotateKey"
+	opDelete     operation = "DeleteTUF"
+	opChanges    operation = "Changefeed"
+	opAllChanges operation = "ChangefeedAll"
+	opPing       operation = "Ping"
+	opHealth     operation = "Health"
+	opMetrics    operation = "Metrics"
+	opNothing    operation = "NotFound"
+)
+
+func operationOf(method string, k api.Kind) operation {
+	switch method {
+	case http.MethodGet:
+		switch k {
+		case api.FileCurrent:
+			return opCurrent
+		case api.FileByHash:
+			return opByHash
+		case api.FileByVersion:
+			return opByVersion
+		case api.FileNever:
+			return opNever
+		case api.Key:
+			return opKey
+		case api.Changefeed:
+			return opChanges
+		case api.AllChanges:
+			return opAllChanges
+		case api.Ping:
+			return opPing
+		case api.Health:
+			return opHealth
+		case api.Metrics:
+			return opMetrics
+		}
+	case http.MethodPost:
+		switch k {
+		case api.Repository:
+			return opUpload
+		case api.Key:
+			return opRotate
+		}
+	case http.MethodDelete:
+		if k == api.Repository {
+			return opDelete
+		}
+	}
+	return opNothing
+}
+
+// access is what a request must be allowed to do; open means that everybody
+// may (notary-protocol 3).
+func (op operation) access(gun tuf.GUN) (a Access, open bool) {
+	switch op {
+	case opHealth, opMetrics:
+		return Access{}, true
+	case opUpload, opKey:
+		return Access{Type: "repository", Name: string(gun), Actions: pushPull}, false
+	case opCurrent, opByHash, opByVersion, opNever, opChanges:
+		return Access{Type: "repository", Name: string(gun), Actions: pull}, false
+	case opDelete, opRotate:
+		return Access{Type: "repository", Name: string(gun), Actions: everything}, false
+	}
+	return Access{Type: "registry", Name: "catalog", Actions: everything}, false
+}
+
+var (
+	pushPull   = []string{"push", "pull"}
+	pull       = []string{"pull"}
+	everything = []string{"*"}
+)
+
+// writeText answers 200 with a body in the content type of the stock server.
+func writeText(w http.ResponseWriter, body []byte) error {
+	h := w.Header()
+	h["Content-Type"] = textPlain
+	h.Set("Content-Length", fmt.Sprint(len(body)))
+	_, _ = w.Write(body) // the peer is gone if this fails
+	return nil
+}
+
+var textPlain = []string{"text/plain; charset=utf-8"}
+
+// HTTPServer returns a server for h with limits that a slow or hostile peer
+// cannot stretch (attacks.md L6): 10 seconds for the header, which has at most
+// 64 KiB, 2 minutes for the whole request, 2 minutes for the answer. The
+// caller sets Addr and TLSConfig and runs it.
+func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       2 * time.Minute,
+		WriteTimeout:      4 * time.Minute, // counts from the end of the header: an upload and its answer
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+	if log != nil {
+		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	}
+	return s
+}
+
+// drain reads what is left of a small request body, so that the connection
+// can be used again.
+func drain(r *http.Request) {
+	if r.Body != nil {
+		_, _ = io.CopyN(io.Discard, r.Body, 64<<10) // only a courtesy to the connection
+	}
+}
