@@ -1,0 +1,8 @@
+//go:build !windows
+
+package terminal
+
+const (
+	inputDevice  = "/dev/tty"
+	outputDevice = "/dev/tty"
+)

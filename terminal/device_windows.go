@@ -1,0 +1,6 @@
+package terminal
+
+const (
+	inputDevice  = "CONIN$"
+	outputDevice = "CONOUT$"
+)
