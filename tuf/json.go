@@ -76,8 +76,13 @@ func (n node) without(name string) node {
 	}
 }
 
-// equal reports whether both are the same value.
+// equal reports whether both are the same value. Shared subtrees are equal
+// without a look.
 func (n node) equal(o node) bool {
+	if len(n.items) > 0 && len(n.items) == len(o.items) && &n.items[0] == &o.items[0] &&
+		n.kind == o.kind && slices.Equal(n.names, o.names) {
+		return true
+	}
 	return n.kind == o.kind && n.text == o.text && slices.Equal(n.names, o.names) &&
 		slices.EqualFunc(n.items, o.items, node.equal)
 }
@@ -400,11 +405,16 @@ func (p *parser) hex4() (rune, error) {
 		if p.at >= len(p.in) {
 			return 0, p.fail("unexpected end")
 		}
-		i := strings.IndexByte("0123456789abcdef", p.in[p.at]|0x20)
-		if i < 0 {
+		switch c := p.in[p.at]; {
+		case '0' <= c && c <= '9':
+			r = r<<4 | rune(c-'0')
+		case 'a' <= c && c <= 'f':
+			r = r<<4 | rune(c-'a'+10)
+		case 'A' <= c && c <= 'F':
+			r = r<<4 | rune(c-'A'+10)
+		default:
 			return 0, p.fail("expected a hexadecimal digit")
 		}
-		r = r<<4 | rune(i)
 		p.at++
 	}
 	return r, nil

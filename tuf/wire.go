@@ -79,6 +79,9 @@ func (Notary) decode(role RoleName, p node) (c content, err error) {
 	if c.version < 1 {
 		return c, malformed("version cannot be less than 1")
 	}
+	if c.version > maxInteger { // a file that is being made: no reader would take it
+		return c, malformed("version %d is beyond 2^53", c.version)
+	}
 	expires, err := text(p, "expires")
 	if err != nil {
 		return c, err
@@ -193,7 +196,12 @@ func decodeRole(name RoleName, n node, keys map[KeyID]PublicKey) (r Role, err er
 	if err != nil {
 		return r, err
 	}
+	seen := make(map[string]bool, len(ids))
 	for _, id := range ids {
+		if seen[id] {
+			continue // a key counts once; and work on keys is bounded by their number
+		}
+		seen[id] = true
 		k, ok := keys[KeyID(id)]
 		if !ok {
 			return r, malformed("key ID %s specified in %s without corresponding key", id, name)
@@ -228,6 +236,7 @@ func (c *content) decodeTargets(role RoleName, p node) (err error) {
 	if err != nil {
 		return err
 	}
+	seen := make(map[RoleName]bool, len(roles))
 	for _, n := range roles {
 		name, err := text(n, "name")
 		if err != nil {
@@ -237,9 +246,10 @@ func (c *content) decodeTargets(role RoleName, p node) (err error) {
 		if child.Parent() != role { // D11
 			return malformed("delegation role %s invalid", name)
 		}
-		if slices.ContainsFunc(c.delegations, func(d Delegation) bool { return d.Name == child }) {
+		if seen[child] {
 			return malformed("delegation role %s listed twice", name)
 		}
+		seen[child] = true
 		r, err := decodeRole(child, n, keys)
 		if err != nil {
 			return err
