@@ -59,13 +59,17 @@ func (p KeyPin) Trusted(_ GUN, keys []PublicKey, _ bool, _ time.Time) ([]PublicK
 }
 
 // CAPin admits keys whose certificate was issued, through the certificates
-// bundled with it, by one of the authorities. Every certificate of the chain
+// bundled with it, by one of the authorities; without authorities, none. Every certificate of the chain
 // must be valid now (attacks.md K14), and the leaf must be for code signing,
 // for servers, or for anything.
 type CAPin struct{ Authorities *x509.CertPool }
 
 // Trusted implements [Pin].
 func (p CAPin) Trusted(_ GUN, keys []PublicKey, _ bool, now time.Time) ([]PublicKey, error) {
+	if p.Authorities == nil {
+		// Package x509 would take the system's authorities.
+		return nil, &RootRefusal{Reason: NoPinMatch}
+	}
 	var out []PublicKey
 	for _, k := range keys {
 		certs, err := k.Certificates()
