@@ -206,12 +206,15 @@ func (c PurgeKeys) apply(d *Draft) error {
 			if !slices.ContainsFunc(c.Keys, child.holds) {
 				continue
 			}
-			was := f.changed
 			if err := (EditDelegation{Role: child.Name, RemoveKeys: c.Keys}).apply(d); err != nil {
 				return err
 			}
-			if g := d.files[name]; !was && g.unpurged == nil {
+			// Only what nothing but purges changed can be left as it is.
+			switch g := d.files[name]; {
+			case !f.changed:
 				g.unpurged = f
+			default:
+				g.unpurged = f.unpurged
 			}
 		}
 	}
@@ -263,7 +266,7 @@ func (c Resign) apply(d *Draft) error {
 		return fmt.Errorf("%s: %w", c.Role, ErrNoDelegation)
 	}
 	g := *f
-	g.changed = true
+	g.changed, g.unpurged = true, nil
 	d.files[c.Role] = &g
 	return nil
 }

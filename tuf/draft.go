@@ -226,6 +226,7 @@ func (d *Draft) edit(role RoleName) (*draftFile, error) {
 		f.changed = true
 	}
 	g := *f
+	g.unpurged = nil
 	if !ok {
 		d.files[role] = &g
 		return &g, d.refresh(role)
