@@ -1,0 +1,102 @@
+package trust
+
+import (
+	"go/build"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/iechor/trust"
+
+// floors lists every package, lowest floor first. A package may import only
+// packages on floors below its own.
+var floors = [][]string{
+	{"tuf", "registry", "terminal", "database"},
+	{"keys", "api", "storage", "tuf/tuftest"},
+	{"trust", "signer", "server", "keys/keystest", "storage/storagetest"},
+	{"sandbox"},
+	{"cmd/iechor", "cmd/iechor-trustd", "bench"},
+}
+
+// never lists imports that the floors would allow and security does not.
+var never = map[string][]string{
+	"server":   {"keys"},                // private keys stay behind the signer
+	"signer":   {"storage"},             // the signer has a database of its own
+	"trust":    {"storage", "database"}, // the client has no database
+	"registry": {"tuf"},                 // images know nothing of trust
+}
+
+// drivers are imported only where programs are put together.
+var drivers = []string{"modernc.org/sqlite"}
+
+func TestFloors(t *testing.T) {
+	t.Parallel()
+	floor := map[string]int{}
+	for n, pkgs := range floors {
+		for _, p := range pkgs {
+			floor[p] = n
+		}
+	}
+	every := build.Default
+	every.UseAllFiles = true // see hardware and other-OS files too
+	for _, p := range packages(t) {
+		if _, ok := floor[p]; !ok {
+			t.Errorf("%s is in the tree and not in the list", p)
+		}
+	}
+	for p, n := range floor {
+		pkg, err := every.ImportDir(p, 0)
+		if err != nil {
+			t.Errorf("%s is in the list and not in the tree: %v", p, err)
+			continue
+		}
+		for _, imp := range pkg.Imports {
+			if slices.Contains(drivers, imp) && n < floor["sandbox"] {
+				t.Errorf("%s imports the driver %s", p, imp)
+			}
+			first, _, _ := strings.Cut(imp, "/")
+			if p == "tuf" && strings.Contains(first, ".") {
+				t.Errorf("tuf imports %s, which is not of the standard library", imp)
+			}
+			q, ours := strings.CutPrefix(imp, module+"/")
+			if !ours {
+				continue
+			}
+			if m, ok := floor[q]; !ok || m >= n {
+				t.Errorf("%s (floor %d) imports %s (floor %d)", p, n, q, m)
+			}
+			if slices.Contains(never[p], q) {
+				t.Errorf("%s imports %s", p, q)
+			}
+		}
+	}
+}
+
+// packages returns the folders that hold Go files, the root's tests aside.
+func packages(t *testing.T) []string {
+	seen := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name := d.Name(); d.IsDir() && path != "." && (name == "testdata" || strings.HasPrefix(name, ".")) {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".go") && filepath.Dir(path) != "." {
+			seen[filepath.ToSlash(filepath.Dir(path))] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for p := range seen {
+		out = append(out, p)
+	}
+	slices.Sort(out)
+	return out
+}

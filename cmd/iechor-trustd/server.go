@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/server"
+	"github.com/iechor/trust/signer"
+	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/tuf"
+)
+
+// serverConfig is the configuration of "iechor-trustd server".
+type serverConfig struct {
+	Listen         string           `yaml:"listen" usage:"address to listen on, host:port"`
+	TLS            certificateFiles `yaml:"tls"`
+	Plaintext      bool             `yaml:"plaintext" usage:"serve without TLS, behind something that adds it"`
+	Authentication string           `yaml:"authentication" usage:"who may do what; \"none\": everybody everything"`
+	Storage        string           `yaml:"storage" usage:"where trust data is kept: sqlite:FILE"`
+	Signer         signerAddress    `yaml:"signer"`
+	Prefixes       []string         `yaml:"prefixes" usage:"serve only repositories whose names begin so; each ends in a slash"`
+	MaxAge         struct {
+		Current    duration `yaml:"current" usage:"how long caches may keep current files (5m; 0s: not at all)"`
+		Consistent duration `yaml:"consistent" usage:"how long caches may keep files addressed by hash or version (30d; 0s: not at all)"`
+	} `yaml:"max-age"`
+	Lifetime struct {
+		Snapshot  duration `yaml:"snapshot" usage:"life of the snapshots that the server signs (14d)"`
+		Timestamp duration `yaml:"timestamp" usage:"life of timestamps (3d)"`
+	} `yaml:"lifetime"`
+	KeyType     string `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
+	VersionStep int64  `yaml:"version-step" usage:"largest step between the versions of consecutive files (1)"`
+	LogLevel    string `yaml:"log-level" usage:"debug, info, warn or error"`
+}
+
+// signerAddress says how a server reaches its signer.
+type signerAddress struct {
+	URL         string `yaml:"url" usage:"the signer: https://HOST:PORT, or unix:PATH"`
+	CA          string `yaml:"ca" usage:"file with the CA certificates that vouch for the signer"`
+	Certificate string `yaml:"certificate" usage:"file with the certificate that this server shows the signer"`
+	Key         string `yaml:"key" usage:"file with that certificate's private key"`
+}
+
+func defaultServerConfig() *serverConfig {
+	c := &serverConfig{Listen: "127.0.0.1:4443", KeyType: string(tuf.ECDSA), VersionStep: 1, LogLevel: "info"}
+	c.MaxAge.Current, c.MaxAge.Consistent = duration(5*time.Minute), duration(30*24*time.Hour)
+	c.Lifetime.Snapshot, c.Lifetime.Timestamp = duration(14*24*time.Hour), duration(3*24*time.Hour)
+	return c
+}
+
+func newServerCmd(a *app) *cobra.Command {
+	config := defaultServerConfig()
+	var file string
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Run the trust server",
+		Long: `Example: iechor-trustd server --config /etc/iechor-trustd/server.yaml
+
+Runs the trust server until it is told to stop. Every setting of the file is
+also a flag and a variable: signer.url, --signer-url, IECHOR_TRUSTD_SIGNER_URL.
+Flags stand over variables, variables over the file.`,
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration file, YAML")
+	addFlags(c.Flags(), config)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := load(config, file, a.env, c.Flags()); err != nil {
+			return err
+		}
+		return a.server(c.Context(), config)
+	}
+	return c
+}
+
+func (a *app) server(ctx context.Context, c *serverConfig) error {
+	log, err := newLog(a.err, c.LogLevel)
+	if err != nil {
+		return err
+	}
+	if c.Authentication != "none" {
+		return fmt.Errorf(`authentication must be spelled out: "none" lets everybody do everything, so that access has to be limited in front of this server; it is %q`, c.Authentication)
+	}
+	store, closeStore, err := openStore(ctx, c.Storage)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	keys, err := dialSigner(c.Signer, log)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(server.Config{
+		Store: store, Keys: keys, Auth: server.NoAuth{}, Prefixes: c.Prefixes,
+		MaxAge:    server.MaxAge{Current: orNever(c.MaxAge.Current), Consistent: orNever(c.MaxAge.Consistent)},
+		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
+		KeyType:   tuf.KeyType(c.KeyType), Limits: server.Limits{Step: c.VersionStep}, Log: log, Now: a.now,
+	})
+	if err != nil {
+		return err
+	}
+	h := server.HTTPServer(s, log)
+	switch {
+	case c.Plaintext && (c.TLS.Certificate != "" || c.TLS.Key != ""):
+		return errors.New("both plaintext and tls are configured: choose one")
+	case !c.Plaintext:
+		r, err := newReloader(c.TLS, log)
+		if err != nil {
+			return fmt.Errorf("%w (\"plaintext: true\" serves without TLS, behind something that adds it)", err)
+		}
+		h.TLSConfig = &tls.Config{GetCertificate: r.server, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("start the trust server: %w", err)
+	}
+	log.Info("trust server started", "listen", l.Addr().String(), "tls", !c.Plaintext, "version", version())
+	background, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(background) })
+	err = serveUntil(ctx, h, l, log)
+	stop()
+	running.Wait()
+	return err
+}
+
+// orNever turns a configured 0 into "not at all".
+func orNever(d duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return time.Duration(d)
+}
+
+// openDatabase opens what a storage setting names.
+func openDatabase(ctx context.Context, setting string) (*database.DB, error) {
+	path, ok := strings.CutPrefix(setting, "sqlite:")
+	if !ok || path == "" {
+		return nil, fmt.Errorf(`storage must be "sqlite:" and a file, for example sqlite:/var/lib/iechor-trustd/server.db; it is %q`, setting)
+	}
+	db, err := sql.Open("sqlite", database.SQLiteDSN(path))
+	if err != nil {
+		return nil, err
+	}
+	if err := db.PingContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, err), db.Close())
+	}
+	return database.New(db, database.SQLite), nil
+}
+
+func openStore(ctx context.Context, setting string) (*storage.SQL, func(), error) {
+	db, err := openDatabase(ctx, setting)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := storage.Open(ctx, db)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return store, func() { _ = db.Close() }, nil // everything acknowledged is on disk
+}
+
+func dialSigner(c signerAddress, log *slog.Logger) (*signer.Client, error) {
+	if c.URL == "" {
+		return nil, errors.New("signer.url is not set: the server signs nothing by itself")
+	}
+	if strings.HasPrefix(c.URL, "unix:") {
+		return signer.Dial(c.URL, nil)
+	}
+	if c.CA == "" {
+		return nil, errors.New("signer.ca is not set: without it the signer could be anybody")
+	}
+	pool, err := certPool(c.CA)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newReloader(certificateFiles{c.Certificate, c.Key}, log)
+	if err != nil {
+		return nil, fmt.Errorf("signer: %w", err)
+	}
+	return signer.Dial(c.URL, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, GetClientCertificate: r.client})
+}
+
+func newLog(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log-level %q: choose debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})), nil
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/iechor/trust/signer"
+)
+
+// signerConfig is the configuration of "iechor-trustd signer".
+type signerConfig struct {
+	Listen   string           `yaml:"listen" usage:"address to listen on: host:port, or unix:PATH"`
+	TLS      certificateFiles `yaml:"tls"`
+	ClientCA string           `yaml:"client-ca" usage:"file with the CA certificates that vouch for callers"`
+	Storage  string           `yaml:"storage" usage:"where keys and ledger are kept: sqlite:FILE"`
+
+	KeyEncryptionKey     string   `yaml:"key-encryption-key" usage:"file:PATH or env:NAME of 32 bytes, hex or base64"`
+	OldKeyEncryptionKeys []string `yaml:"old-key-encryption-keys" usage:"earlier ones, until all keys are wrapped anew"`
+
+	// Identities lists who may call, and what: sign, create, forget, operate.
+	Identities map[string][]string `yaml:"identities"`
+
+	Limit struct {
+		Snapshot   duration `yaml:"snapshot" usage:"how far ahead a snapshot may expire (60d)"`
+		Timestamp  duration `yaml:"timestamp" usage:"how far ahead a timestamp may expire (14d)"`
+		KeysPerDay int64    `yaml:"keys-per-day" usage:"keys made a day for one role of one repository (100)"`
+	} `yaml:"limit"`
+	LogLevel string `yaml:"log-level" usage:"debug, info, warn or error"`
+}
+
+func defaultSignerConfig() *signerConfig {
+	c := &signerConfig{Listen: "127.0.0.1:7899", LogLevel: "info"}
+	c.Limit.Snapshot, c.Limit.Timestamp, c.Limit.KeysPerDay = duration(60*24*time.Hour), duration(14*24*time.Hour), 100
+	return c
+}
+
+func newSignerCmd(a *app) *cobra.Command {
+	config := defaultSignerConfig()
+	var file string
+	c := &cobra.Command{
+		Use:   "signer",
+		Short: "Run the signer, which holds timestamp and snapshot keys",
+		Long: `Example: iechor-trustd signer --config /etc/iechor-trustd/signer.yaml
+
+Runs the signer until it is told to stop. Run it as another user than the
+server, better on another host, where nobody but the servers can reach it. Who
+may call stands in the file, under identities. Every other setting is also a
+flag and a variable: tls.key, --tls-key, IECHOR_TRUSTD_TLS_KEY. Flags stand over
+variables, variables over the file.
+
+When the key-encryption key is changed, name the earlier ones under
+old-key-encryption-keys: at the start all keys are wrapped anew.`,
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration file, YAML")
+	addFlags(c.Flags(), config)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if _, err := signer.Harden(); err != nil {
+			return fmt.Errorf("shut the process up against its surroundings: %w", err)
+		}
+		if err := load(config, file, a.env, c.Flags()); err != nil {
+			return err
+		}
+		return a.signer(c.Context(), config)
+	}
+	return c
+}
+
+func (a *app) signer(ctx context.Context, c *signerConfig) error {
+	log, err := newLog(a.err, c.LogLevel)
+	if err != nil {
+		return err
+	}
+	identities, err := rights(c.Identities)
+	if err != nil {
+		return err
+	}
+	table, closeTable, err := openTable(ctx, c, a.env)
+	if err != nil {
+		return err
+	}
+	defer closeTable()
+	if len(c.OldKeyEncryptionKeys) > 0 {
+		n, err := table.Rewrap(ctx)
+		if err != nil {
+			return fmt.Errorf("wrap the keys anew: %w", err)
+		}
+		log.Info("keys wrapped under the current key-encryption key", "keys", n)
+	}
+	s, err := signer.New(signer.Config{
+		Table: table, Identities: identities, Now: a.now, Log: log,
+		Limits: signer.Limits{
+			Snapshot: time.Duration(c.Limit.Snapshot), Timestamp: time.Duration(c.Limit.Timestamp), KeysPerDay: int(c.Limit.KeysPerDay),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	network, addr := "tcp", c.Listen
+	var t *tls.Config
+	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
+		network, addr = "unix", path
+	} else {
+		if c.ClientCA == "" {
+			return errors.New("client-ca is not set: without it nobody could show who they are")
+		}
+		pool, err := certPool(c.ClientCA)
+		if err != nil {
+			return err
+		}
+		r, err := newReloader(c.TLS, log)
+		if err != nil {
+			return err
+		}
+		if t, err = signer.ServerTLS(r.server, pool); err != nil {
+			return err
+		}
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return fmt.Errorf("start the signer: %w", err)
+	}
+	log.Info("signer started", "listen", l.Addr().String(), "version", version())
+	return s.Serve(ctx, l, t)
+}
+
+// rights reads what each identity may do.
+func rights(config map[string][]string) (map[string]signer.Rights, error) {
+	if len(config) == 0 {
+		return nil, errors.New("identities is empty: nobody could call the signer")
+	}
+	out := make(map[string]signer.Rights, len(config))
+	for name, list := range config {
+		r := signer.Rights{
+			Sign: slices.Contains(list, "sign"), Create: slices.Contains(list, "create"),
+			Forget: slices.Contains(list, "forget"), Operate: slices.Contains(list, "operate"),
+		}
+		for _, word := range list {
+			if !slices.Contains([]string{"sign", "create", "forget", "operate"}, word) {
+				return nil, fmt.Errorf("identities: %s: %q is not a right: choose of sign, create, forget, operate", name, word)
+			}
+		}
+		if r.Operate && (r.Sign || r.Create) {
+			return nil, fmt.Errorf("identities: %s: who signs must not operate: that is for another identity", name)
+		}
+		out[name] = r
+	}
+	return out, nil
+}
+
+// secret reads a "file:PATH" or "env:NAME" setting that holds a
+// key-encryption key.
+func secret(setting string, env func(string) string) ([]byte, error) {
+	if path, ok := strings.CutPrefix(setting, "file:"); ok {
+		return signer.ReadKEK(path)
+	}
+	name, ok := strings.CutPrefix(setting, "env:")
+	if !ok {
+		return nil, errors.New(`a key-encryption key is named by "file:PATH" or "env:NAME"; "openssl rand -hex 32" makes one`)
+	}
+	text := env(name)
+	if text == "" {
+		return nil, fmt.Errorf("variable %s is empty: it should hold the key-encryption key", name)
+	}
+	key, err := signer.ParseKEK(text)
+	if err != nil {
+		return nil, fmt.Errorf("variable %s: %w", name, err)
+	}
+	return key, nil
+}
+
+func openTable(ctx context.Context, c *signerConfig, env func(string) string) (*signer.Table, func(), error) {
+	current, err := secret(c.KeyEncryptionKey, env)
+	if err != nil {
+		return nil, nil, fmt.Errorf("key-encryption-key: %w", err)
+	}
+	var old [][]byte
+	for _, s := range c.OldKeyEncryptionKeys {
+		k, err := secret(s, env)
+		if err != nil {
+			return nil, nil, fmt.Errorf("old-key-encryption-keys: %w", err)
+		}
+		old = append(old, k)
+	}
+	kek, err := signer.NewKEK(current, old...)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := openDatabase(ctx, c.Storage)
+	if err != nil {
+		return nil, nil, err
+	}
+	table, err := signer.OpenTable(ctx, db, kek)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return table, func() { _ = db.Close() }, nil // the ledger is on disk before each answer
+}

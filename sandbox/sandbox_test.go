@@ -1,0 +1,109 @@
+package sandbox
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+func start(t *testing.T, dir string) *Sandbox {
+	t.Helper()
+	s, err := Start(context.Background(), Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestStartAnswersAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, "")
+	for _, f := range []string{"ca.crt", "env", "hello.tar", "other.tar", "signer/kek"} {
+		if _, err := os.Stat(filepath.Join(s.Dir, f)); err != nil {
+			t.Errorf("after the start: %v", err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close() = %v", err)
+	}
+	if _, err := os.Stat(s.Dir); !os.IsNotExist(err) {
+		t.Errorf("after Close the folder is still there: %v", err)
+	}
+	if _, err := http.Get("http://" + s.Registry + "/v2/"); err == nil {
+		t.Error("after Close the registry still answers")
+	}
+}
+
+// Images, also indexes, are there again at the next start.
+func TestRestartServesTheSame(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, dir)
+	index, err := random.Index(100, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(s.Registry + "/multi:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(ref, index); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := index.Digest()
+	ca, _ := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, dir)
+	defer s.Close()
+	ref, _ = name.ParseReference(s.Registry + "/multi:1")
+	got, err := remote.Head(ref)
+	if err != nil || got.Digest != want {
+		t.Errorf("after a restart multi:1 is %v, %v; want %v", got, err, want)
+	}
+	if again, _ := os.ReadFile(filepath.Join(dir, "ca.crt")); string(again) != string(ca) {
+		t.Error("a restart made another certificate authority")
+	}
+	if err := remote.Delete(ref); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, dir)
+	defer s.Close()
+	ref, _ = name.ParseReference(s.Registry + "/multi:1")
+	if _, err := remote.Head(ref); err == nil {
+		t.Error("a deleted tag is there again after a restart")
+	}
+}
+
+func TestStartRefusesOtherAddresses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []Config{{RegistryAddr: "0.0.0.0:0"}, {TrustAddr: "192.0.2.1:0"}, {TrustAddr: "4443"}} {
+		c.Dir = t.TempDir()
+		s, err := Start(context.Background(), c)
+		if err == nil {
+			s.Close()
+			t.Errorf("Start(%+v) listens", c)
+		} else if !strings.Contains(err.Error(), "-addr") {
+			t.Errorf("Start(%+v) = %v, which does not name the flag", c, err)
+		}
+	}
+}
+
+func TestExports(t *testing.T) {
+	t.Parallel()
+	got := Exports([]string{"A=1", "B=/a b/it's"})
+	if want := "export A=1\nexport B='/a b/it'\\''s'\n"; got != want {
+		t.Errorf("Exports = %q, want %q", got, want)
+	}
+}
