@@ -67,14 +67,15 @@ type Sandbox struct {
 
 // Start starts a sandbox and returns when all of it answers. ctx bounds the
 // start only. After an error nothing is running.
-func Start(ctx context.Context, c Config) (s *Sandbox, err error) {
+func Start(ctx context.Context, c Config) (*Sandbox, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s = &Sandbox{Dir: c.Dir, temporary: c.Dir == ""}
+	s := &Sandbox{Dir: c.Dir, temporary: c.Dir == ""}
+	var err error
 	if s.temporary {
 		if s.Dir, err = os.MkdirTemp("", "iechor-sandbox-"); err != nil {
 			return nil, err
@@ -85,27 +86,29 @@ func Start(ctx context.Context, c Config) (s *Sandbox, err error) {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	defer func() {
-		if err != nil {
-			_ = s.Close() // the first error is the one to report
-			s = nil
-		}
-	}()
+	if err := s.start(ctx, background, c); err != nil {
+		_ = s.Close() // the first error is the one to report
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Sandbox) start(ctx, background context.Context, c Config) error {
 	for _, sub := range []string{"", "config", "server", "signer", "registry"} {
 		if err := os.MkdirAll(filepath.Join(s.Dir, sub), 0o700); err != nil {
-			return nil, fmt.Errorf("make the sandbox's folder: %w", err)
+			return fmt.Errorf("make the sandbox's folder: %w", err)
 		}
 	}
 	if err := s.startRegistry(c); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.startTrust(ctx, background, c); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.answers(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	return s, s.writeFiles()
+	return s.writeFiles()
 }
 
 // answers waits until registry and trust server answer.
