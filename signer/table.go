@@ -56,7 +56,13 @@ func OpenTable(ctx context.Context, db *database.DB, kek *KEK) (*Table, error) {
 		return nil, err
 	}
 	t := &Table{db: db, kek: kek}
-	if err := db.Update(ctx, func(x *database.Tx) error { return t.checkKEK(ctx, x) }); err != nil {
+	for range 2 { // another process may record the same key meanwhile
+		err = db.Update(ctx, func(x *database.Tx) error { return t.checkKEK(ctx, x) })
+		if !database.IsUnique(err) {
+			break
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	return t, nil

@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -315,5 +314,3 @@ func wantRestored(t testing.TB, what string, err error, want api.RestoredError) 
 		t.Errorf("%s = %v, want %+v", what, err, want)
 	}
 }
-
-func name(format string, a ...any) string { return fmt.Sprintf(format, a...) }
