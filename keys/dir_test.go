@@ -497,3 +497,61 @@ func TestMigrate(t *testing.T) {
 		}
 	}
 }
+
+// TestMigratePlain: of keys that are not encrypted it is seen at once that
+// their name is right; and the name may hold a role with slashes.
+func TestMigratePlain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	raw := read(t, "testdata/openssl/pkcs8-ec.pem")
+	id := string(onlyKey(t, "testdata/openssl/pkcs8-ec.pem").CanonicalID())
+	swapped := filepath.Join(dir, "root_keys", strings.Repeat("1", 64)+"_root.key")
+	write(t, filepath.Join(dir, "tuf_keys", id+"_targets", "releases.key"), raw)
+	write(t, swapped, raw)
+	d := keystest.OpenDir(t, dir, nil)
+	infos, err := d.List(t.Context())
+	want := keys.Info{ID: tuf.CanonicalID(id), Type: tuf.ECDSA, Role: "targets/releases"}
+	if err != nil || len(infos) != 1 || infos[0] != want {
+		t.Errorf("List = %+v, %v, want %+v", infos, err, want)
+	}
+	if p := d.Problems(); len(p) != 1 || p[0].Path != swapped || !errors.Is(p[0].Err, keys.ErrBroken) {
+		t.Errorf("Problems = %v", p)
+	}
+	if runtime.GOOS != "windows" { // attacks.md N5
+		if err := os.Remove(swapped); err != nil {
+			t.Fatal(err)
+		}
+		open := filepath.Join(dir, "root_keys", id+"_root.key")
+		write(t, open, raw)
+		if err := os.Chmod(open, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if p := keystest.OpenDir(t, dir, nil).Problems(); len(p) != 1 || !errors.Is(p[0].Err, keys.ErrShared) {
+			t.Errorf("Problems with a file open to others = %v", p)
+		}
+	}
+}
+
+// TestImportLegacyPath: exports by old programs say role and repository in the
+// path header.
+func TestImportLegacyPath(t *testing.T) {
+	t.Parallel()
+	id, raw := stockKey(t)
+	_, body, _ := bytes.Cut(raw, []byte("\n\n"))
+	for path, want := range map[string]keys.Info{
+		string(id):                          {ID: id},
+		"root_keys/" + string(id) + "_root": {ID: id, Role: "root"},
+		"tuf_keys/a.example/b/" + string(id) + "_targets": {ID: id, Role: "targets", GUN: "a.example/b"},
+		"tuf_keys/" + string(id) + "_targets/x":           {ID: id, Role: "targets/x"},
+		string(id) + "/x":                                 {},
+		"x":                                               {},
+	} {
+		blocks, err := keys.Parse(append([]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\npath: "+path+"\n\n"), body...))
+		if err != nil {
+			t.Fatalf("Parse with path %q: %v", path, err)
+		}
+		if got := blocks[0].Info; got != want {
+			t.Errorf("path %q: Info = %+v, want %+v", path, got, want)
+		}
+	}
+}

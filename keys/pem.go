@@ -198,6 +198,15 @@ func Seal(key crypto.Signer, info Info, passphrase []byte, iterations int) ([]by
 	if _, err := tuf.NewPublicKey(key.Public()); err != nil {
 		return nil, err
 	}
+	b, err := seal(key, passphrase, iterations)
+	if err != nil {
+		return nil, err
+	}
+	return b.encode(info, ""), nil
+}
+
+// seal encrypts key into a block without headers.
+func seal(key crypto.Signer, passphrase []byte, iterations int) (*Block, error) {
 	content, err := marshalPKCS8(key)
 	if err != nil {
 		return nil, err
@@ -207,6 +216,5 @@ func Seal(key crypto.Signer, info Info, passphrase []byte, iterations int) ([]by
 	if err != nil {
 		return nil, err
 	}
-	b := Block{block: &pem.Block{Type: typeEncrypted, Bytes: der}}
-	return b.encode(info, ""), nil
+	return &Block{block: &pem.Block{Type: typeEncrypted, Bytes: der}}, nil
 }
