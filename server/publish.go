@@ -377,14 +377,15 @@ func (u upload) consistent(gun tuf.GUN, o tuf.Options) error {
 		return refuse(err)
 	}
 	for _, f := range u.files {
-		if m, ok := meta.Files[f.Role]; ok {
-			if err := m.Matches(f.Raw); err != nil {
-				var wrong *tuf.Mismatch
-				if errors.As(err, &wrong) && len(wrong.Want) > 0 {
-					return invalid(api.BadSnapshot, "%s checksum for %s did not match: expected %x", wrong.Algorithm, f.Role, wrong.Want)
-				}
-				return refuse(err)
-			}
+		m, ok := meta.Files[f.Role]
+		if !ok {
+			continue
+		}
+		if sum := sha256.Sum256(f.Raw); !bytes.Equal(sum[:], m.SHA256()) {
+			return invalid(api.BadSnapshot, "sha256 checksum for %s did not match: expected %x", f.Role, m.SHA256())
+		}
+		if err := m.Matches(f.Raw); err != nil {
+			return refuse(err)
 		}
 	}
 	return nil
