@@ -66,14 +66,18 @@ type Expired struct{ At time.Time }
 func (e *Expired) Error() string   { return "expired at " + e.At.UTC().Format(time.UnixDate) }
 func (e *Expired) Is(t error) bool { return t == ErrExpired }
 
-// A Rollback says that a lower version was offered than one already seen, or,
-// if Offered is 0, that a role is hidden that was there before. It matches
+// A Rollback says that a lower version was offered than one already seen,
+// another file of the same version, or, if Offered is 0, that a role is hidden
+// that was there before. It matches
 // [ErrRollback].
 type Rollback struct{ Offered, Seen int64 }
 
 func (e *Rollback) Error() string {
 	if e.Offered == 0 {
 		return fmt.Sprintf("no longer listed, and version %d has already been seen", e.Seen)
+	}
+	if e.Offered == e.Seen {
+		return fmt.Sprintf("not the version %d that has already been seen", e.Seen)
 	}
 	return fmt.Sprintf("version %d is lower than version %d, which has already been seen", e.Offered, e.Seen)
 }

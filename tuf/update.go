@@ -243,8 +243,9 @@ func (u *Update) addNewestRoot(raw []byte) error {
 	}
 	if d.version <= u.root.version {
 		// Older, or another root of the same version. Whose it is tells a
-		// server that went back from one that was made anew.
-		if err := d.succeeds(u.o, u.gun, u.root); err != nil {
+		// server that went back from one that was made anew: it has the keys
+		// of the trusted root, or those that handed over to it.
+		if err := d.succeeds(u.o, u.gun, u.root); err != nil && u.root.succeeds(u.o, u.gun, d) != nil {
 			return u.refuse(RoleRoot, d.version, err)
 		}
 		return u.refuse(RoleRoot, d.version, &Rollback{Offered: d.version, Seen: u.root.version})
@@ -256,6 +257,9 @@ func (u *Update) addNewestRoot(raw []byte) error {
 // followChain asks for the next root between the trusted one and the newest,
 // or takes the newest.
 func (u *Update) followChain() error {
+	if u.chain == u.o.Limits.Rotations { // attacks.md R8
+		return u.refuse(RoleRoot, u.root.version, tooManyRotations{u.chain})
+	}
 	if u.root.version+1 == u.next.version {
 		d := u.next
 		if err := u.adoptRoot(d); err != nil {
@@ -270,9 +274,6 @@ func (u *Update) followChain() error {
 		}
 		u.restart()
 		return nil
-	}
-	if u.chain == u.o.Limits.Rotations {
-		return u.refuse(RoleRoot, u.root.version, tooManyRotations{u.chain})
 	}
 	u.ask(stageChain, Want{Role: RoleRoot, Version: u.root.version + 1, MaxLength: u.o.Limits.Root})
 	return nil
