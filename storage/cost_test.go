@@ -49,8 +49,8 @@ func history(t testing.TB, tags int, versions int64) (plain, whole, stored int64
 // version whole (of the compressed sizes, that is).
 func TestHistoryIsCheap(t *testing.T) {
 	t.Parallel()
-	plain, whole, stored := history(t, 2000, 100)
-	t.Logf("100 versions of 2000 tags: %d kB, %d kB compressed, %d kB stored", plain/1000, whole/1000, stored/1000)
+	plain, whole, stored := history(t, 1000, 70)
+	t.Logf("70 versions of 1000 tags: %d kB, %d kB compressed, %d kB stored", plain/1000, whole/1000, stored/1000)
 	if stored*10 > whole {
 		t.Errorf("stored %d bytes, want at most a tenth of %d", stored, whole)
 	}

@@ -102,6 +102,9 @@ func (s *SQL) Ping(ctx context.Context) error {
 
 // Current implements [Store].
 func (s *SQL) Current(ctx context.Context, gun tuf.GUN) (*State, error) {
+	if !gun.Valid() {
+		return nil, fmt.Errorf("read state of %q: %w", gun, ErrNotFound)
+	}
 	var state *State
 	err := s.db.View(ctx, func(t *database.Tx) (err error) {
 		state, err = current(ctx, t, gun)
@@ -153,10 +156,10 @@ func current(ctx context.Context, t *database.Tx, gun tuf.GUN) (*State, error) {
 func (s *SQL) Blob(ctx context.Context, gun tuf.GUN, role tuf.RoleName, sha256 [32]byte) ([]byte, time.Time, error) {
 	raw, created, err := s.file(ctx, `SELECT f.digest, f.created FROM repositories r
 		JOIN files f ON f.repository = r.id AND f.incarnation >= r.incarnation
-		WHERE r.gun = ? AND r.deleted = 0 AND f.role = ? AND f.digest = ?
-		ORDER BY f.incarnation DESC, f.version DESC LIMIT 1`, string(gun), string(role), sha256[:])
+		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.digest = ?
+		ORDER BY f.incarnation DESC, f.version DESC LIMIT 1`, gun, role, sha256[:])
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("read %s of %s by hash: %w", role, gun, err)
+		return nil, time.Time{}, fmt.Errorf("read %q of %q by hash: %w", role, gun, err)
 	}
 	return raw, created, nil
 }
@@ -165,20 +168,26 @@ func (s *SQL) Blob(ctx context.Context, gun tuf.GUN, role tuf.RoleName, sha256 [
 func (s *SQL) Version(ctx context.Context, gun tuf.GUN, role tuf.RoleName, version int64) ([]byte, time.Time, error) {
 	raw, created, err := s.file(ctx, `SELECT f.digest, f.created FROM repositories r
 		JOIN files f ON f.repository = r.id AND f.incarnation >= r.incarnation
-		WHERE r.gun = ? AND r.deleted = 0 AND f.role = ? AND f.version = ?
-		ORDER BY f.incarnation DESC LIMIT 1`, string(gun), string(role), version)
+		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.version = ?
+		ORDER BY f.incarnation DESC LIMIT 1`, gun, role, version)
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("read %s version %d of %s: %w", role, version, gun, err)
+		return nil, time.Time{}, fmt.Errorf("read %q version %d of %q: %w", role, version, gun, err)
 	}
 	return raw, created, nil
 }
 
-func (s *SQL) file(ctx context.Context, query string, args ...any) ([]byte, time.Time, error) {
+// file reads the file that query finds by gun, role and key.
+func (s *SQL) file(ctx context.Context, query string, gun tuf.GUN, role tuf.RoleName, key any) ([]byte, time.Time, error) {
+	// Databases differ in what they make of names that cannot be there, such
+	// as ones with a zero byte or a space at the end.
+	if !gun.Valid() || !role.Valid() {
+		return nil, time.Time{}, ErrNotFound
+	}
 	var digest []byte
 	var created int64
 	var chain []blob
 	err := s.db.View(ctx, func(t *database.Tx) (err error) {
-		err = t.QueryRow(ctx, query, args...).Scan(&digest, &created)
+		err = t.QueryRow(ctx, query, string(gun), string(role), key).Scan(&digest, &created)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNotFound
 		}
@@ -200,6 +209,9 @@ func (s *SQL) file(ctx context.Context, query string, args ...any) ([]byte, time
 
 // Changes implements [Store].
 func (s *SQL) Changes(ctx context.Context, q ChangeQuery) ([]Change, error) {
+	if q.GUN != "" && !q.GUN.Valid() {
+		return nil, nil
+	}
 	query, args := "SELECT id, gun, version, digest, created FROM changes WHERE ", []any{}
 	switch {
 	case q.Backwards && q.From <= 0:

@@ -174,7 +174,8 @@ type Store interface {
 	// at once.
 	Prune(ctx context.Context, now time.Time) error
 
-	// GUNs returns the published repositories after that name, in byte order.
+	// GUNs returns the published repositories whose names come after that one
+	// (empty: all) in byte order.
 	// At most limit; 0 means 1000, the most.
 	GUNs(ctx context.Context, after tuf.GUN, limit int) ([]tuf.GUN, error)
 
