@@ -167,7 +167,7 @@ func (h *HTTP) token(ctx context.Context, c *challenge, s scope, login Credentia
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("log in at %s: %w", realm.Host, err)
-	case res.status >= 300 && res.status < 400:
+	case redirects(res):
 		return "", &RedirectError{realm.Host, res.header.Get("Location")}
 	case res.status == http.StatusBadRequest: // as RFC 6749 has it
 		return "", fmt.Errorf("log in at %s: %w", realm.Host, &ServerRefusal{realm.Host, &api.Error{Status: http.StatusUnauthorized}})

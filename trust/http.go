@@ -251,15 +251,19 @@ func (h *HTTP) do(ctx context.Context, c call) ([]byte, error) {
 func (h *HTTP) refusal(gun tuf.GUN, res *response) error {
 	e := res.refusal
 	switch {
-	case res.status >= 300 && res.status < 400:
+	case redirects(res):
 		return &RedirectError{h.Host(), res.header.Get("Location")}
 	case res.status == http.StatusNotFound && (e.Code == api.MetadataNotFound || e.Code == api.GenericNotFound),
 		res.status == http.StatusGone:
 		return &NotSigned{h.Host(), gun}
-	case res.status == http.StatusNotFound, res.status < 300:
+	case res.status == http.StatusNotFound, res.status < 400:
 		return fmt.Errorf("%w: %s answered with status %d", ErrNotTrustServer, h.Host(), res.status)
 	}
 	return &ServerRefusal{h.Host(), e}
+}
+
+func redirects(res *response) bool {
+	return res.status >= 300 && res.status < 400 && res.header.Get("Location") != ""
 }
 
 // A request is one HTTP request, to the trust server or to a login server.

@@ -181,8 +181,12 @@ func (r *Repository) offline(have local, newer []tuf.File, o tuf.Options, cause 
 		checked = r.c.Dir.fetched(r.gun)
 	}
 	stale := &Stale{Age: max(0, o.Now.Sub(checked)), Cause: cause}
-	if r.c.MaxAge > 0 && stale.Age > r.c.MaxAge {
-		return nil, errors.Join(cause, &Frozen{r.c.Remote.Host(), r.gun, checked, r.c.MaxAge})
+	since := have.Since
+	if since.IsZero() {
+		since = checked
+	}
+	if r.c.MaxAge > 0 && o.Now.Sub(since) > r.c.MaxAge {
+		return nil, errors.Join(cause, &Frozen{r.c.Remote.Host(), r.gun, since, r.c.MaxAge})
 	}
 	set, err := replay(past, o)
 	if errors.Is(err, tuf.ErrExpired) && r.c.AllowExpiredCache {
