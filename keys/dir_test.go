@@ -223,6 +223,41 @@ func TestDirAskerGivesUp(t *testing.T) {
 	}
 }
 
+// A quitter answers, but the command is over.
+type quitter struct {
+	answer string
+	cancel context.CancelFunc
+}
+
+func (q quitter) Passphrase(context.Context, keys.Info, int) ([]byte, error) {
+	q.cancel()
+	return []byte(q.answer), nil
+}
+
+func (q quitter) NewPassphrase(context.Context, keys.Info) ([]byte, error) {
+	q.cancel()
+	return []byte(q.answer), nil
+}
+
+// TestDirContextDuringQuestion: an answer that comes after the command was
+// broken off opens nothing and writes nothing.
+func TestDirContextDuringQuestion(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	d, id, path := openStock(t, quitter{passphrase, cancel})
+	if _, err := d.Open(ctx, id); !errors.Is(err, context.Canceled) {
+		t.Errorf("Open = %v, want Canceled", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	d = keystest.OpenDir(t, filepath.Dir(path), quitter{passphrase, cancel})
+	if _, err := d.New(ctx, "", keys.Info{Role: "root"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("New = %v, want Canceled", err)
+	}
+	if got := names(t, filepath.Dir(path)); len(got) != 1 {
+		t.Errorf("left: %v", got)
+	}
+}
+
 // TestDirCancelledLeavesNothing: keys that were made, and even questions that
 // were answered, leave nothing behind before Save.
 func TestDirCancelledLeavesNothing(t *testing.T) {
