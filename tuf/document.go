@@ -109,24 +109,22 @@ func decodeSignature(n node) (Signature, error) {
 	return s, nil
 }
 
-// signedBy reports whether d is exactly the file that m describes.
+// matches is [FileMeta.Matches]. It looks at sha256 first, so that of two
+// mismatches always the same one is reported.
 func (m FileMeta) matches(raw []byte) error {
+	s256, s512 := sha256.Sum256(raw), sha512.Sum512(raw)
 	known := false
-	for name, want := range m.Hashes {
-		var got []byte
-		switch name {
-		case "sha256":
-			sum := sha256.Sum256(raw)
-			got = sum[:]
-		case "sha512":
-			sum := sha512.Sum512(raw)
-			got = sum[:]
-		default:
+	for _, h := range []struct {
+		name string
+		got  []byte
+	}{{"sha256", s256[:]}, {"sha512", s512[:]}} {
+		want, ok := m.Hashes[h.name]
+		if !ok {
 			continue
 		}
 		known = true
-		if !bytes.Equal(got, want) {
-			return &Mismatch{Algorithm: name, Want: want}
+		if !bytes.Equal(h.got, want) {
+			return &Mismatch{Algorithm: h.name, Want: want}
 		}
 	}
 	if !known {

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/iechor/trust/sandbox"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"iechor-trustd": main})
+}
+
+// peers are the foreign programs that scripts run, and the Debian packages
+// that have them.
+var peers = map[string]struct{ program, pkg string }{
+	"notary":   {"notary", "notary"},
+	"docker":   {"dockerd", "docker.io"},
+	"registry": {"docker-registry", "docker-registry"},
+}
+
+// required reports whether IECHOR_REQUIRE forbids to do without a peer.
+func required(peer string) bool {
+	return slices.Contains(strings.Split(os.Getenv("IECHOR_REQUIRE"), ","), peer)
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Condition: func(cond string) (bool, error) {
+			name, ok := strings.CutPrefix(cond, "peer:")
+			p, known := peers[name]
+			if !ok || !known {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			if _, err := exec.LookPath(p.program); err != nil {
+				if required(name) {
+					return false, fmt.Errorf("%s is required and not installed: apt-get install %s", p.program, p.pkg)
+				}
+				return false, nil
+			}
+			return true, nil
+		},
+		Setup: func(e *testscript.Env) error {
+			for _, name := range []string{"ROOT", "TARGETS", "SNAPSHOT", "DELEGATION"} {
+				e.Setenv("NOTARY_"+name+"_PASSPHRASE", "passphrase")
+			}
+			for _, name := range []string{"ROOT", "REPOSITORY"} {
+				e.Setenv("DOCKER_CONTENT_TRUST_"+name+"_PASSPHRASE", "passphrase")
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"sandbox": startSandbox, "dockerd": startDockerd, "docker-registry": startRegistry,
+			"image": importImage, "keep": keep, "check": check,
+		},
+	})
+}
+
+// startSandbox starts a sandbox in $WORK/sandbox and sets REGISTRY, TRUST, CA;
+// notary and docker find their way to it.
+func startSandbox(ts *testscript.TestScript, neg bool, args []string) {
+	dir := ts.MkAbs("sandbox")
+	s, err := sandbox.Start(context.Background(), sandbox.Config{Dir: dir})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(s.Close()) })
+	ts.Setenv("REGISTRY", s.Registry)
+	ts.Setenv("TRUST", s.Trust)
+	ts.Setenv("CA", filepath.Join(dir, "ca.crt"))
+	home := ts.MkAbs("home")
+	ts.Setenv("HOME", home)
+	tls := filepath.Join(home, ".docker", "tls", strings.TrimPrefix(s.Trust, "https://"))
+	ts.Check(os.MkdirAll(tls, 0o700))
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(tls, "ca.crt"), ca, 0o644))
+	ts.Check(os.MkdirAll(filepath.Join(home, ".notary"), 0o700))
+	ts.Check(os.WriteFile(filepath.Join(home, ".notary", "config.json"),
+		fmt.Appendf(nil, `{"remote_server":{"url":%q,"root_ca":%q}}`, s.Trust, filepath.Join(dir, "ca.crt")), 0o600))
+	ts.Setenv("DOCKER_CONTENT_TRUST_SERVER", s.Trust)
+}
+
+// run starts a program that is ended with the script, and waits until ready
+// says so.
+func run(ts *testscript.TestScript, ready func(context.Context) error, name string, args ...string) {
+	c := exec.Command(name, args...)
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	ts.Check(c.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	ts.Defer(func() {
+		_ = c.Process.Signal(os.Interrupt) // by its process id; gone if it ended by itself
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			_ = c.Process.Kill()
+			<-ended
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ready(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case werr := <-ended:
+			ended <- werr
+			ts.Fatalf("%s ended: %v\n%s", name, werr, out.String())
+		case <-ctx.Done():
+			ts.Fatalf("%s does not answer: %v", name, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func freePort(ts *testscript.TestScript) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	return port
+}
+
+// startDockerd starts an engine of its own and sets DOCKER_HOST.
+func startDockerd(ts *testscript.TestScript, neg bool, args []string) {
+	// A Unix socket's path is short.
+	dir, err := os.MkdirTemp("", "dockerd")
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(os.RemoveAll(dir)) })
+	sock := filepath.Join(dir, "sock")
+	ready := func(ctx context.Context) error {
+		c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", sock)
+		}}}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/_ping", nil)
+		if err != nil {
+			return err
+		}
+		r, err := c.Do(req)
+		if err != nil {
+			return err
+		}
+		r.Body.Close()
+		if r.StatusCode != http.StatusOK {
+			return errors.New(r.Status)
+		}
+		return nil
+	}
+	run(ts, ready, "dockerd", "--storage-driver", "vfs", "--iptables=false", "--ip6tables=false", "--bridge=none",
+		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+		"-H", "unix://"+sock, "--pidfile", filepath.Join(dir, "pid"))
+	ts.Setenv("DOCKER_HOST", "unix://"+sock)
+	// The Debian client, where another one stands before it in the PATH: later
+	// ones have lost part of what is tested here.
+	if _, err := os.Stat("/usr/bin/docker"); err == nil {
+		ts.Setenv("PATH", "/usr/bin"+string(os.PathListSeparator)+ts.Getenv("PATH"))
+	}
+}
+
+// startRegistry starts a stock registry and sets REGISTRY to it.
+func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	port := freePort(ts)
+	config := ts.MkAbs("registry.yml")
+	ts.Check(os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:%s}\n",
+		ts.MkAbs("registry"), port), 0o600))
+	run(ts, func(ctx context.Context) error {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+port)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}, "docker-registry", "serve", config)
+	ts.Setenv("REGISTRY", "localhost:"+port)
+}
+
+// importImage makes an image in the engine: image NAME TEXT.
+func importImage(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: image NAME TEXT")
+	}
+	dir := ts.MkAbs("image-" + args[1])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(os.WriteFile(filepath.Join(dir, "text"), []byte(args[1]), 0o600))
+	ts.Check(ts.Exec("sh", "-c", fmt.Sprintf("tar -C '%s' -c . | docker import - '%s'", dir, args[0])))
+}
+
+// keep sets a variable to what the last command printed that follows a word:
+// keep VAR stdout WORD.
+func keep(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: keep VAR stdout WORD")
+	}
+	_, after, ok := strings.Cut(ts.ReadFile(args[1]), args[2])
+	fields := strings.Fields(after)
+	if !ok || len(fields) == 0 {
+		ts.Fatalf("nothing after %q", args[2])
+	}
+	ts.Setenv(args[0], fields[0])
+}
+
+// check verifies the sandbox's store.
+func check(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(ts.Exec("iechor-trustd", "check", "--dir", ts.MkAbs("sandbox")))
+}
