@@ -142,6 +142,18 @@ func (k PublicKey) Bare() PublicKey {
 	return PublicKey{t, certs[0].RawSubjectPublicKeyInfo}
 }
 
+// material names what signs, however it is written down: a key, its
+// certificates, and the same key in PEM are one (attacks.md K2). Keys that can
+// verify nothing are material of their own.
+func (k PublicKey) material() CanonicalID {
+	if pub, err := k.Public(); err == nil {
+		if bare, err := NewPublicKey(pub); err == nil {
+			return CanonicalID(bare.ID())
+		}
+	}
+	return k.CanonicalID()
+}
+
 // Certificates returns the chain of an x509 key, leaf first. The error matches
 // [ErrKey].
 func (k PublicKey) Certificates() ([]*x509.Certificate, error) {

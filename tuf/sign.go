@@ -156,7 +156,7 @@ func (s *signing) sign(f *draftFile, roles []Role, extra []PublicKey) error {
 				}
 				done[k.ID] = true
 			}
-			material[id] = true
+			material[k.material()] = true
 		}
 		missing.Have = len(material)
 		switch {

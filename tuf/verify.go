@@ -111,7 +111,7 @@ func (d *document) verify(role Role) error {
 		}
 		if k.Verify(d.message, s) == nil {
 			signers = append(signers, k.ID)
-			material[k.CanonicalID()] = true
+			material[k.material()] = true
 		}
 	}
 	if len(material) < role.Threshold {

@@ -134,7 +134,7 @@ func (c *content) decodeRoot(p node) error {
 func distinct(keys []Key) int {
 	seen := make(map[CanonicalID]bool, len(keys))
 	for _, k := range keys {
-		seen[k.CanonicalID()] = true
+		seen[k.material()] = true
 	}
 	return len(seen)
 }
