@@ -100,3 +100,63 @@ func list(f tuftest.Files) []tuf.File {
 	}
 	return out
 }
+
+// certify returns s, signing through a new certificate for gun.
+func certify(t *testing.T, s tuf.Signer, gun tuf.GUN, now time.Time) tuf.Signer {
+	t.Helper()
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tuf.Certify(context.Background(), s, gun, serial, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tuftest.Speaking(t, cert, s)
+}
+
+// resign returns files in which role is signed anew by the given keys, and
+// snapshot and timestamp follow.
+func resign(t *testing.T, repo *tuftest.Repo, files tuftest.Files, role tuf.RoleName, signers ...tuf.Signer) tuftest.Files {
+	t.Helper()
+	swap := make(map[tuf.RoleName][]byte)
+	for name, raw := range files.Current {
+		if name != tuf.RoleSnapshot && name != tuf.RoleTimestamp {
+			swap[name] = raw
+		}
+	}
+	if role == tuf.RoleTimestamp || role == tuf.RoleSnapshot {
+		swap[tuf.RoleSnapshot] = files.Current[tuf.RoleSnapshot]
+		if role == tuf.RoleTimestamp {
+			swap[tuf.RoleTimestamp] = files.Current[tuf.RoleTimestamp]
+		}
+	}
+	swap[role] = tuftest.Reseal(t, files.Current[role], nil, signers...)
+	return repo.Swap(t, swap)
+}
+
+// lent signs with another key under the id of k.
+type lent struct {
+	k tuf.PublicKey
+	s tuf.Signer
+}
+
+func (l lent) PublicKey() tuf.PublicKey { return l.k }
+
+func (l lent) Sign(ctx context.Context, message []byte) (tuf.Signature, error) {
+	s, err := l.s.Sign(ctx, message)
+	s.KeyID = l.k.ID()
+	return s, err
+}
+
+// forEverything makes the Ed25519 signature that the identity point, as a key,
+// would accept for any message.
+type forEverything struct{}
+
+func (forEverything) PublicKey() tuf.PublicKey { return tuf.PublicKey{} }
+
+func (forEverything) Sign(context.Context, []byte) (tuf.Signature, error) {
+	value := make([]byte, 64)
+	value[0] = 1
+	return tuf.Signature{Method: "eddsa", Value: value}, nil
+}
