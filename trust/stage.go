@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -54,11 +55,30 @@ type targetData struct {
 
 type delegationData struct {
 	Threshold   int               `json:"threshold,omitempty"`
-	AddKeys     []tuf.PublicKey   `json:"add_keys,omitempty"`
+	AddKeys     []stockKey        `json:"add_keys,omitempty"`
 	RemoveKeys  []tuf.CanonicalID `json:"remove_keys,omitempty"`
 	AddPaths    []string          `json:"add_paths,omitempty"`
 	RemovePaths []string          `json:"remove_paths,omitempty"`
 	ClearPaths  bool              `json:"clear_paths,omitempty"`
+}
+
+// A stockKey is written as the stock programs do, the public half first.
+type stockKey struct{ tuf.PublicKey }
+
+func (k stockKey) MarshalJSON() ([]byte, error) { return api.EncodeKey(k.PublicKey) }
+
+func stockKeys(ks []tuf.PublicKey) (out []stockKey) {
+	for _, k := range ks {
+		out = append(out, stockKey{k})
+	}
+	return out
+}
+
+func publicKeys(ks []stockKey) (out []tuf.PublicKey) {
+	for _, k := range ks {
+		out = append(out, k.PublicKey)
+	}
+	return out
 }
 
 // Staged returns the staged changes in the order in which they apply. Files
@@ -188,7 +208,7 @@ func (f changeFile) delegationChange(role tuf.RoleName) tuf.Change {
 	// To create a delegation that exists means to add to it, as with the
 	// stock programs: keys and paths come in two files.
 	return tuf.EditDelegation{
-		Role: role, AddKeys: d.AddKeys, RemoveKeys: d.RemoveKeys, AddPaths: d.AddPaths, RemovePaths: d.RemovePaths,
+		Role: role, AddKeys: publicKeys(d.AddKeys), RemoveKeys: d.RemoveKeys, AddPaths: d.AddPaths, RemovePaths: d.RemovePaths,
 		ClearPaths: d.ClearPaths, Threshold: d.Threshold,
 	}
 }
@@ -229,7 +249,7 @@ func delegationFiles(c tuf.EditDelegation) ([]changeFile, error) {
 	if len(c.RemoveKeys) == 0 && len(c.RemovePaths) == 0 && !c.ClearPaths && len(c.AddKeys)+len(c.AddPaths) > 0 {
 		action = "create"
 		if len(c.AddKeys) > 0 {
-			parts = append(parts, delegationData{Threshold: max(1, c.Threshold), AddKeys: c.AddKeys})
+			parts = append(parts, delegationData{Threshold: max(1, c.Threshold), AddKeys: stockKeys(c.AddKeys)})
 		}
 		if len(c.AddPaths) > 0 {
 			parts = append(parts, delegationData{AddPaths: c.AddPaths})
@@ -238,7 +258,7 @@ func delegationFiles(c tuf.EditDelegation) ([]changeFile, error) {
 			parts[0].Threshold = c.Threshold
 		}
 	} else {
-		parts = append(parts, delegationData{c.Threshold, c.AddKeys, c.RemoveKeys, c.AddPaths, c.RemovePaths, c.ClearPaths})
+		parts = append(parts, delegationData{c.Threshold, stockKeys(c.AddKeys), c.RemoveKeys, c.AddPaths, c.RemovePaths, c.ClearPaths})
 	}
 	var files []changeFile
 	for _, p := range parts {
