@@ -57,7 +57,7 @@ type MaxAge struct {
 	Consistent time.Duration // files by hash or version, which never change
 }
 
-// Lifetimes of what the server signs. Zero fields mean 14 days for snapshots
+// Lifetimes of what the server signs. Zero fields mean a year for snapshots
 // and 3 days for timestamps.
 type Lifetimes struct{ Snapshot, Timestamp time.Duration }
 
@@ -143,7 +143,7 @@ func New(c Config) (*Server, error) {
 	}
 	orDefault(&c.MaxAge.Current, 5*time.Minute)
 	orDefault(&c.MaxAge.Consistent, 30*24*time.Hour)
-	orDefault(&c.Lifetimes.Snapshot, 14*24*time.Hour)
+	orDefault(&c.Lifetimes.Snapshot, 365*24*time.Hour)
 	orDefault(&c.Lifetimes.Timestamp, 3*24*time.Hour)
 	orDefault(&c.Limits.Step, 1)
 	orDefault(&c.Limits.CacheBytes, 256<<20)

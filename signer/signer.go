@@ -50,7 +50,10 @@
 //
 // What the rules do not reach: the targets files. A server that signs
 // snapshots through this signer can have a new snapshot name an old targets
-// file; consumers that have seen the newer one refuse it.
+// file; consumers that have seen the newer one refuse it. And the right to
+// forget: who has it can begin a repository anew, under keys that no root
+// names until its owners sign one that does. A server that is not to delete
+// repositories does not need that right.
 //
 // Read claim.go for what a request must be in itself, judge.go for the rules,
 // table.go and ledger.go for what is kept, handler.go and client.go for the
@@ -79,7 +82,7 @@ type Rights struct {
 // Limits bound what is signed and made. Zero fields mean the defaults.
 type Limits struct {
 	Timestamp  time.Duration // how far ahead a timestamp may expire; 14 days
-	Snapshot   time.Duration // likewise for snapshots; 60 days
+	Snapshot   time.Duration // likewise for snapshots; 400 days
 	KeysPerDay int           // keys made for one role of one repository within 24 hours; 100
 }
 
@@ -129,7 +132,7 @@ func New(c Config) (*Service, error) {
 		s.limits.Timestamp = 14 * 24 * time.Hour
 	}
 	if s.limits.Snapshot == 0 {
-		s.limits.Snapshot = 60 * 24 * time.Hour
+		s.limits.Snapshot = 400 * 24 * time.Hour
 	}
 	if s.limits.KeysPerDay == 0 {
 		s.limits.KeysPerDay = 100

@@ -37,7 +37,7 @@ type serverConfig struct {
 		Consistent duration `yaml:"consistent" usage:"how long caches may keep files addressed by hash or version (30d; 0s: not at all)"`
 	} `yaml:"max-age"`
 	Lifetime struct {
-		Snapshot  duration `yaml:"snapshot" usage:"life of the snapshots that the server signs (14d)"`
+		Snapshot  duration `yaml:"snapshot" usage:"life of the snapshots that the server signs (365d)"`
 		Timestamp duration `yaml:"timestamp" usage:"life of timestamps (3d)"`
 	} `yaml:"lifetime"`
 	KeyType     string `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
@@ -56,7 +56,7 @@ type signerAddress struct {
 func defaultServerConfig() *serverConfig {
 	c := &serverConfig{Listen: "127.0.0.1:4443", KeyType: string(tuf.ECDSA), VersionStep: 1, LogLevel: "info"}
 	c.MaxAge.Current, c.MaxAge.Consistent = duration(5*time.Minute), duration(30*24*time.Hour)
-	c.Lifetime.Snapshot, c.Lifetime.Timestamp = duration(14*24*time.Hour), duration(3*24*time.Hour)
+	c.Lifetime.Snapshot, c.Lifetime.Timestamp = duration(365*24*time.Hour), duration(3*24*time.Hour)
 	return c
 }
 

@@ -29,7 +29,7 @@ type signerConfig struct {
 	Identities map[string][]string `yaml:"identities"`
 
 	Limit struct {
-		Snapshot   duration `yaml:"snapshot" usage:"how far ahead a snapshot may expire (60d)"`
+		Snapshot   duration `yaml:"snapshot" usage:"how far ahead a snapshot may expire (400d)"`
 		Timestamp  duration `yaml:"timestamp" usage:"how far ahead a timestamp may expire (14d)"`
 		KeysPerDay int64    `yaml:"keys-per-day" usage:"keys made a day for one role of one repository (100)"`
 	} `yaml:"limit"`
@@ -38,7 +38,7 @@ type signerConfig struct {
 
 func defaultSignerConfig() *signerConfig {
 	c := &signerConfig{Listen: "127.0.0.1:7899", LogLevel: "info"}
-	c.Limit.Snapshot, c.Limit.Timestamp, c.Limit.KeysPerDay = duration(60*24*time.Hour), duration(14*24*time.Hour), 100
+	c.Limit.Snapshot, c.Limit.Timestamp, c.Limit.KeysPerDay = duration(400*24*time.Hour), duration(14*24*time.Hour), 100
 	return c
 }
 
