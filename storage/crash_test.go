@@ -147,6 +147,7 @@ type losing struct {
 	driver.Driver
 	lose  atomic.Bool
 	first atomic.Bool // lose it before it is done
+	then  func()      // what happens meanwhile, once; set while nobody commits
 }
 
 var errLost = errors.New("connection reset by peer")
@@ -190,7 +191,13 @@ func (t *losingTx) Commit() error {
 		return t.Tx.Commit()
 	}
 	if t.d.first.Load() {
-		return errors.Join(errLost, t.Rollback())
+		err := errors.Join(errLost, t.Rollback())
+		if then := t.d.then; then != nil {
+			t.d.then = nil
+			t.d.lose.Store(false)
+			then()
+		}
+		return err
 	}
 	return errors.Join(errLost, t.Tx.Commit())
 }
@@ -208,7 +215,8 @@ func TestLostAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	sql.Register("sqlite-losing", d)
-	s, err := storage.Open(ctx, openDB(t, temp(t), "sqlite-losing"))
+	path := temp(t)
+	s, err := storage.Open(ctx, openDB(t, path, "sqlite-losing"))
 	if err != nil {
 		t.Fatalf("Open = %v", err)
 	}
@@ -227,8 +235,20 @@ func TestLostAnswer(t *testing.T) {
 	if err != nil || got.Seq != state.Seq {
 		t.Errorf("Current = %v, %v; want seq %d", got, err, state.Seq)
 	}
-	if _, err := s.Commit(ctx, app, got, storagetest.Files(app, 2, 0), nil, storagetest.Start); err != nil {
-		t.Errorf("Commit again = %v", err)
+	if got, err = s.Commit(ctx, app, got, storagetest.Files(app, 2, 0), nil, storagetest.Start); err != nil {
+		t.Fatalf("Commit again = %v", err)
+	}
+
+	// Another publisher, faster, has other files of the same versions.
+	other, _ := openStore(t, path)
+	d.then = func() {
+		if _, err := other.Commit(ctx, app, got, storagetest.Files(app, 3, 1), nil, storagetest.Start); err != nil {
+			t.Errorf("Commit by the other = %v", err)
+		}
+	}
+	d.lose.Store(true)
+	if _, err := s.Commit(ctx, app, got, storagetest.Files(app, 3, 0), nil, storagetest.Start); !errors.Is(err, storage.ErrConflict) {
+		t.Errorf("Commit that was not done, and another was = %v, want ErrConflict", err)
 	}
 	storagetest.Check(t, s)
 }

@@ -230,15 +230,69 @@ func TestPruneLeavesNothing(t *testing.T) {
 	if err := s.Delete(ctx, base, storagetest.Start); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
-	for _, after := range []time.Duration{2 * time.Hour, 31 * 24 * time.Hour} {
+	for after, roots := range map[time.Duration]int{2 * time.Hour: 130, 29 * 24 * time.Hour: 130} { // undoing a deletion by hand needs them
 		if err := s.Prune(ctx, storagetest.Start.Add(after)); err != nil {
 			t.Fatalf("Prune = %v", err)
 		}
-	}
-	for _, table := range []string{"files", "blobs", "roles"} {
-		var n int
-		if err := db.SQL().QueryRowContext(ctx, "SELECT COUNT(*) FROM "+table).Scan(&n); err != nil || n != 0 {
-			t.Errorf("%s has %d rows, %v; want none", table, n, err)
+		if n := rows(t, db, "files WHERE role = 'root'"); n != roots {
+			t.Errorf("%d roots are left %v after the deletion, want %d", n, after, roots)
 		}
 	}
+	if err := s.Prune(ctx, storagetest.Start.Add(31*24*time.Hour)); err != nil {
+		t.Fatalf("Prune = %v", err)
+	}
+	for _, table := range []string{"files", "blobs", "roles"} {
+		if n := rows(t, db, table); n != 0 {
+			t.Errorf("%s has %d rows, want none", table, n)
+		}
+	}
+}
+
+// A blob that outlived its files, because one of another repository hung on
+// it, goes with that one.
+func TestPruneReleasesBase(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	s, db := openStore(t, temp(t))
+	shared, next := storagetest.Listing(100, 1, 1), storagetest.Listing(100, 2, 1)
+	later := storagetest.Start.Add(2 * time.Hour)
+	commit := func(gun tuf.GUN, base *storage.State, f storage.NewFile) *storage.State {
+		t.Helper()
+		state, err := s.Commit(ctx, gun, base, []storage.NewFile{f}, nil, storagetest.Start)
+		if err != nil {
+			t.Fatalf("Commit = %v", err)
+		}
+		return state
+	}
+	end := func(state *storage.State, now time.Time, blobs int) {
+		t.Helper()
+		if err := s.Delete(ctx, state, now); err != nil {
+			t.Fatalf("Delete = %v", err)
+		}
+		if err := s.Prune(ctx, now.Add(31*24*time.Hour)); err != nil {
+			t.Fatalf("Prune = %v", err)
+		}
+		if n := rows(t, db, "blobs"); n != blobs {
+			t.Errorf("%d blobs are left, want %d", n, blobs)
+		}
+	}
+	a := commit(app, commit(app, nil, shared), next)
+	b := commit("registry.example/other", nil, shared)
+	if err := s.Prune(ctx, later); err != nil {
+		t.Fatalf("Prune = %v", err)
+	}
+	if n := rows(t, db, "blobs WHERE base IS NOT NULL"); n != 1 {
+		t.Fatalf("%d blobs are deltas, want 1", n)
+	}
+	end(a, later, 2)
+	storagetest.Check(t, s)
+	end(b, later, 0)
+}
+
+func rows(t *testing.T, db *database.DB, from string) (n int) {
+	t.Helper()
+	if err := db.SQL().QueryRowContext(t.Context(), "SELECT COUNT(*) FROM "+from).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
