@@ -1,0 +1,629 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/registry"
+	"github.com/iechor/trust/terminal"
+	"github.com/iechor/trust/trust"
+	"github.com/iechor/trust/tuf"
+)
+
+// Exit statuses. A script can tell "down" (1) from "attacked" (3).
+const (
+	exitDone        = 0
+	exitCannot      = 1
+	exitUsage       = 2
+	exitUntrusted   = 3
+	exitInterrupted = 130
+)
+
+// explain is the only place that speaks to people when something has gone
+// wrong: one sentence, what to do about it, and the exit status.
+//
+// A sentence whose words spec/cli.md fixes (its sections 3, 6, 8 and 14) is
+// printed as it stands there: "Error: …", "Warning: …", "No valid trust data
+// for …", "failed to sign …". Every other sentence begins with "iechor: ".
+//
+// Refused metadata and refused content exit with 3. So does trust data that
+// this machine has seen and that is gone now. That something was never signed
+// exits with 1, as do servers and registries that are down, closed or not what
+// they should be.
+func explain(err error) (sentence string, hints []string, exit int) {
+	c := contextOf(err)
+	for _, rule := range rules {
+		if a, ok := rule(err, c); ok {
+			if !a.exact {
+				a.sentence = "iechor: " + a.sentence
+			}
+			return oneLine(a.sentence), append(a.hints, c.unsigned()...), a.exit
+		}
+	}
+	a := c.could(err.Error())
+	if len(a.hints) == 0 {
+		a.hints = []string{"try again; if it stays like this, report it together with the output of \"iechor version\""}
+	}
+	if !a.exact {
+		a.sentence = "iechor: " + a.sentence
+	}
+	return oneLine(a.sentence), append(a.hints, c.unsigned()...), a.exit
+}
+
+// oneLine keeps texts from servers, files and helpers from drawing on the
+// screen or passing for a second message.
+func oneLine(s string) string {
+	return printable(strings.ReplaceAll(strings.TrimSpace(s), "\n", "; "))
+}
+
+// An answer is what explain finds.
+type answer struct {
+	sentence string
+	exact    bool // the words are those of the specification
+	hints    []string
+	exit     int
+}
+
+func exactly(exit int, sentence string, hints ...string) (answer, bool) {
+	return answer{sentence, true, hints, exit}, true
+}
+
+func plainly(exit int, sentence string, hints ...string) (answer, bool) {
+	return answer{sentence, false, hints, exit}, true
+}
+
+// rules go from specific to general; the first that knows the error answers.
+var rules = []func(error, subject) (answer, bool){
+	explainUsage,
+	explainInterruption,
+	explainPassphrase,
+	explainKeys,
+	explainUnsignedTag,
+	explainServer,
+	explainRefusedMetadata,
+	explainLocal,
+	explainSigning,
+	explainContent,
+	explainPlaces,
+	explainRegistry,
+	explainRest,
+}
+
+// A subject is what an error is about, as far as the wrappers around it say.
+type subject struct {
+	gun, server, folder string // a repository, its trust server, the local copy
+	image, place, host  string // an image, the place on this machine, a registry
+	sign                *signError
+}
+
+func contextOf(err error) subject {
+	c := subject{gun: "the repository", server: "the trust server", image: "the image", folder: "the trust directory"}
+	var (
+		repo  *repositoryError
+		image *imageError
+		login *loginError
+	)
+	if errors.As(err, &repo) {
+		c.gun, c.server, c.folder = repo.gun, repo.server, repo.folder
+	}
+	if errors.As(err, &image) {
+		c.image, c.place, c.host = image.ref.Familiar(), image.place, image.ref.Host()
+	}
+	if errors.As(err, &login) {
+		c.host, c.image = login.host, login.host
+	}
+	errors.As(err, &c.sign)
+	return c
+}
+
+// could says that something could not be done: with the words of the
+// specification where that is to sign.
+func (c subject) could(reason string, hints ...string) answer {
+	if c.sign != nil {
+		return answer{"failed to sign " + c.sign.ref.String() + ": " + c.unwrapped(reason), true, hints, exitCannot}
+	}
+	return answer{c.unwrapped(reason), false, hints, exitCannot}
+}
+
+// unwrapped removes what the wrappers of this package put before a reason.
+func (c subject) unwrapped(reason string) string {
+	if c.sign != nil {
+		reason = strings.TrimPrefix(reason, "failed to sign "+c.sign.ref.String()+": ")
+	}
+	return strings.TrimPrefix(reason, c.gun+" at "+c.server+": ")
+}
+
+// unsigned says how to sign what an upload left unsigned in the registry.
+func (c subject) unsigned() []string {
+	if c.sign == nil || len(c.sign.unsigned) == 0 {
+		return nil
+	}
+	return []string{"the image is in the registry, unsigned; to sign it later: iechor push " + strings.Join(c.sign.unsigned, "; iechor push ")}
+}
+
+func explainUsage(err error, _ subject) (answer, bool) {
+	var (
+		wrong   *usageError
+		config  *configError
+		address *serverAddressError
+	)
+	switch {
+	case errors.As(err, &wrong):
+		return plainly(exitUsage, wrong.reason, wrong.hints...)
+	case errors.As(err, &config):
+		hint := config.hint
+		if hint == "" {
+			hint = "correct " + config.path
+		}
+		return plainly(exitUsage, config.Error(), hint)
+	case errors.As(err, &address):
+		hint := "correct " + address.source
+		if address.example != "" {
+			hint += ", for example to " + address.example
+		}
+		return exactly(exitCannot, address.Error(), hint)
+	case errors.Is(err, trust.ErrAddress):
+		return exactly(exitCannot, err.Error(), "correct "+serverVariable)
+	case errors.Is(err, trust.ErrPinning):
+		return plainly(exitUsage, err.Error(), "correct trust-pinning in config.json")
+	case errors.Is(err, registry.ErrReference):
+		return plainly(exitUsage, err.Error(), "write images as [HOST/]NAME[:TAG] or [HOST/]NAME@sha256:DIGEST, and places as \"--help\" shows them")
+	case errors.Is(err, trust.ErrName):
+		return plainly(exitUsage, err.Error(), "write images as [HOST/]NAME[:TAG]")
+	}
+	return answer{}, false
+}
+
+func explainInterruption(err error, c subject) (answer, bool) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, terminal.ErrInterrupted) || errors.Is(err, keys.ErrCancelled) {
+		if c.sign != nil {
+			return plainly(exitInterrupted, "interrupted; "+c.sign.ref.String()+" was not signed, and nothing is left staged")
+		}
+		return plainly(exitInterrupted, "interrupted")
+	}
+	return answer{}, false
+}
+
+func explainPassphrase(err error, c subject) (answer, bool) {
+	var asked *passphraseError
+	var store *keys.StoreError
+	key, variable := "the key", ""
+	switch {
+	case errors.As(err, &asked):
+		key, variable = keyWords(asked.key), asked.variable
+	case errors.As(err, &store):
+		key = keyWords(store.Key)
+	}
+	switch {
+	case errors.Is(err, keys.ErrPassphrase) && variable != "":
+		return c.could("wrong passphrase for "+key+", from "+variable, "correct "+variable+", or unset it to be asked"), true
+	case errors.Is(err, keys.ErrPassphrase):
+		return c.could("wrong passphrase for "+key, "try again; a passphrase that is lost cannot be recovered, only the key restored from a backup or replaced"), true
+	case errors.Is(err, keys.ErrNoPassphrase):
+		if variable == "" {
+			variable = repositoryPassphraseVariable
+			if store != nil {
+				variable = passphraseVariable(store.Key)
+			}
+		}
+		return c.could("no passphrase for "+key+": there is no terminal to ask on, and nothing on standard input", "set "+variable+", or give the passphrase as a line on standard input"), true
+	case errors.Is(err, errTooManyAnswers):
+		return c.could(errTooManyAnswers.Error(), fmt.Sprintf("choose a passphrase of at least %d characters and repeat it exactly", minPassphrase)), true
+	case errors.Is(err, errNoRootChosen):
+		return c.could("no root key was chosen", "push again and name one of the root keys by its ID"), true
+	case errors.Is(err, terminal.ErrNoTerminal):
+		return plainly(exitCannot, "there is no terminal to ask on, and nothing on standard input", "run it on a terminal, or give the answers with flags, variables or lines on standard input; see --help")
+	}
+	return answer{}, false
+}
+
+func explainKeys(err error, c subject) (answer, bool) {
+	var (
+		missing *tuf.MissingKeys
+		shared  *keys.SharedFile
+		store   *keys.StoreError
+	)
+	place := "the key store"
+	if errors.As(err, &store) {
+		place = store.Store
+	}
+	switch {
+	case errors.As(err, &missing):
+		ids := make([]string, len(missing.Keys))
+		for i, id := range missing.Keys {
+			ids[i] = string(id)
+		}
+		reason := "could not find necessary signing keys, at least one of these keys must be available: " + strings.Join(ids, ", ")
+		if missing.Need > 1 {
+			reason = fmt.Sprintf("could not find necessary signing keys, at least %d of these keys must be available: %s", missing.Need, strings.Join(ids, ", "))
+		}
+		return c.could(reason, "restore the key file from a backup to trust/private in the configuration directory; if the key is lost, whoever has the root key of "+c.gun+" can replace it"), true
+	case errors.As(err, &shared):
+		return c.could("private key file "+shared.Path+" can be read or written by others", "find out who could have copied it; to go on, chmod 600 "+shared.Path), true
+	case errors.Is(err, keys.ErrShared):
+		return c.could(err.Error(), "make the key files private: chmod 600"), true
+	case errors.Is(err, keys.ErrBroken), errors.Is(err, tuf.ErrKey):
+		return exactly(exitCannot, "Error: could not find signing keys for remote repository "+c.gun+", or could not decrypt signing key: "+innermost(err, store), "restore the key file in "+place+" from a backup")
+	case errors.Is(err, tuf.ErrNoKey):
+		return c.could(err.Error(), "restore the key file from a backup to trust/private in the configuration directory"), true
+	case errors.Is(err, keys.ErrExists):
+		return c.could(err.Error(), "remove the other key first if it is no longer needed"), true
+	case errors.Is(err, keys.ErrClosed):
+		return c.could(err.Error(), "try again"), true
+	case errors.Is(err, trust.ErrNoDelegationKey):
+		return c.could(trust.ErrNoDelegationKey.Error(), "tags of "+c.gun+" are signed by its signers: bring the key of one of them here, or ask an owner to add yours"), true
+	}
+	return answer{}, false
+}
+
+// innermost is the text of what a store says, without the names before it.
+func innermost(err error, store *keys.StoreError) string {
+	if store != nil {
+		return keyWords(store.Key) + ": " + store.Err.Error()
+	}
+	return err.Error()
+}
+
+func explainUnsignedTag(err error, c subject) (answer, bool) {
+	var (
+		none *trust.NoTrustData
+		tag  *tagError
+	)
+	switch {
+	case errors.As(err, &none):
+		hints := []string{}
+		if errors.As(err, &tag) {
+			hints = append(hints, fmt.Sprintf("%s is not signed at %s; %s", tag.ref.Familiar(), tag.server, signedTags(tag.signed)))
+		}
+		if none.InOther {
+			hints = append(hints, "a signer vouches for it, but it has not been released: an owner of the repository can sign it")
+		}
+		return exactly(exitCannot, none.Error(), hints...)
+	case errors.Is(err, tuf.ErrNoTarget):
+		return exactly(exitCannot, "No valid trust data for the tag", "see which tags are signed: iechor pull --all-tags lists and gets them")
+	case errors.Is(err, errNoTrustedTags):
+		return exactly(exitCannot, "No trusted tags for "+c.gun, "its trust data at "+c.server+" lists no tag; ask the owners to sign one")
+	}
+	return answer{}, false
+}
+
+// signedTags lists some of the tags that could be had.
+func signedTags(tags []string) string {
+	const most = 20
+	switch {
+	case len(tags) == 0:
+		return "no tag of the repository is"
+	case len(tags) > most:
+		return fmt.Sprintf("signed tags: %s and %d more", strings.Join(tags[len(tags)-most:], ", "), len(tags)-most)
+	}
+	return "signed tags: " + strings.Join(tags, ", ")
+}
+
+func explainServer(err error, c subject) (answer, bool) {
+	var (
+		expired  *tuf.Expired
+		refusal  *trust.ServerRefusal
+		redirect *trust.RedirectError
+		realm    *trust.RealmError
+		tls      *trust.TLSError
+		away     *trust.Unreachable
+	)
+	logIn := "log in to the registry of " + c.gun + " with \"iechor login\", as a user who may do this"
+	contact := func(reason string, hints ...string) (answer, bool) {
+		if c.sign != nil {
+			return c.could(reason, hints...), true
+		}
+		return exactly(exitCannot, "Error: error contacting notary server: "+reason, hints...)
+	}
+	switch {
+	case errors.Is(err, trust.ErrUnreachable) && errors.As(err, &expired):
+		return exactly(exitCannot, "Error: remote repository "+c.gun+" out-of-date: "+expiredRole(err)+" "+expired.Error(),
+			c.server+" cannot be reached for newer trust data; see that it can, and try again")
+	case errors.Is(err, trust.ErrUncertain):
+		return c.could(trust.ErrUncertain.Error(), "push again: what has been published already is not published twice"), true
+	case errors.Is(err, trust.ErrConflict):
+		return c.could("others published changes to "+c.gun+" at the same time, several times over", "push again"), true
+	case errors.Is(err, trust.ErrGone):
+		return exactly(exitUntrusted, "Error: remote trust data does not exist for "+c.gun+": "+c.server+" no longer has the trust data that this machine has seen there",
+			"it was deleted, or is being hidden from you: ask the owners of "+c.gun+"; if they deleted it, remove "+c.folder)
+	case errors.Is(err, trust.ErrNotSigned):
+		return exactly(exitCannot, "Error: remote trust data does not exist for "+c.gun+": "+c.server+" does not have trust data for "+c.gun,
+			"if it is signed at another trust server, name that one in "+serverVariable+"; if nobody signs it, --"+disableFlag+" pulls it unverified")
+	case errors.As(err, &realm):
+		return contact(realm.Error(), "if that login server is right, add its host to content-trust.login-servers in config.json")
+	case errors.Is(err, trust.ErrRealm):
+		return contact(err.Error(), "if that login server is right, add its host to content-trust.login-servers in config.json")
+	case errors.As(err, &refusal) && errors.Is(err, trust.ErrUnauthorized):
+		return exactlyOrSigning(c, refusal.Error(), logIn)
+	case errors.Is(err, trust.ErrUnauthorized):
+		return contact("no basic auth credentials", logIn)
+	case errors.As(err, &redirect):
+		return contact(redirect.Error(), "name the right address in "+serverVariable+" or in content-trust.servers in config.json")
+	case errors.Is(err, trust.ErrRedirect):
+		return contact(err.Error(), "name the right address in "+serverVariable)
+	case errors.As(err, &tls):
+		hint := "if its authority is your own, put the CA certificate as NAME.crt into the folder tls/" + tls.Host + " of the configuration directory"
+		if tls.Dir != "" {
+			hint = "if its authority is your own, put the CA certificate as ca.crt into " + tls.Dir
+		}
+		return contact(tls.Error(), hint)
+	case errors.Is(err, trust.ErrTLS):
+		return contact(err.Error(), "put the certificate of the server's authority into the folder tls/HOST of the configuration directory")
+	case errors.Is(err, trust.ErrNotTrustServer):
+		return exactlyOrSigning(c, "Error: no trust data available for remote repository "+c.gun+". Try running notary server and setting "+serverVariable+" to its HTTPS address",
+			c.server+" answers, but not as a trust server does: "+c.unwrapped(err.Error()))
+	case errors.As(err, &refusal) && refusal.Err.Status >= http.StatusInternalServerError:
+		return exactlyOrSigning(c, refusal.Error(), "see whether "+c.server+" works, and try again")
+	case errors.As(err, &refusal):
+		return exactlyOrSigning(c, refusal.Error(), "the trust server "+c.server+" did not accept the request; its operator can say why")
+	case errors.As(err, &away):
+		return contact(away.Error(), "see whether "+c.server+" is right and can be reached, and try again")
+	case errors.Is(err, trust.ErrUnreachable):
+		return contact(trust.ErrUnreachable.Error(), "see whether "+c.server+" is right and can be reached, and try again")
+	}
+	return answer{}, false
+}
+
+// exactlyOrSigning is a sentence of the specification, or the reason of a
+// failure to sign.
+func exactlyOrSigning(c subject, sentence string, hints ...string) (answer, bool) {
+	if c.sign != nil {
+		return c.could(sentence, hints...), true
+	}
+	return exactly(exitCannot, sentence, hints...)
+}
+
+func expiredRole(err error) string {
+	var role *tuf.RoleError
+	if errors.As(err, &role) {
+		return string(role.Role)
+	}
+	return "metadata"
+}
+
+// explainRefusedMetadata has the words of spec/cli.md 8.
+func explainRefusedMetadata(err error, c subject) (answer, bool) {
+	var (
+		role     *tuf.RoleError
+		refusal  *tuf.RootRefusal
+		rollback *tuf.Rollback
+		mismatch *tuf.Mismatch
+		damaged  *trust.Damaged
+	)
+	if errors.As(err, &damaged) {
+		return explainDamage(damaged, c)
+	}
+	const malicious = "Warning: potential malicious behavior - "
+	name := "the metadata"
+	if errors.As(err, &role) {
+		name = string(role.Role)
+		if c.gun == "the repository" {
+			c.gun = string(role.GUN)
+		}
+	}
+	ask := "do not use it; ask the owners of " + c.gun + " whether they know of this, and the operator of " + c.server
+	if other := new(trust.OtherServer); errors.As(err, &other) {
+		ask = other.Error() + ": see whether " + serverVariable + " is right"
+	}
+	mismatched := func(reason string, hints ...string) (answer, bool) {
+		return exactly(exitUntrusted, malicious+"trust data mismatch for remote repository "+c.gun+": "+reason, hints...)
+	}
+	switch {
+	case errors.As(err, &refusal):
+		return explainRoot(refusal, c, ask, mismatched)
+	case errors.As(err, &rollback) && rollback.Offered > 0:
+		return exactly(exitUntrusted, fmt.Sprintf("%strust data version is lower than expected for remote repository %s: version %d is lower than current version %d", malicious, c.gun, rollback.Offered, rollback.Seen),
+			ask, "this is what a rollback attack looks like, and what a server restored from an old backup looks like")
+	case errors.Is(err, tuf.ErrRollback):
+		return exactly(exitUntrusted, malicious+"trust data version is lower than expected for remote repository "+c.gun+": "+name+" "+detail(err, rollback), ask)
+	case errors.Is(err, tuf.ErrUnsigned):
+		return exactly(exitUntrusted, malicious+"trust data has insufficient signatures for remote repository "+c.gun+": valid signatures did not meet threshold for "+name, ask)
+	case errors.As(err, &mismatch) && mismatch.Algorithm != "length":
+		return mismatched(fmt.Sprintf("%s checksum for %s did not match: expected %x", mismatch.Algorithm, name, mismatch.Want), ask)
+	case errors.Is(err, tuf.ErrMismatch):
+		return mismatched(name+" does not match the signed hash or length", ask)
+	case errors.Is(err, tuf.ErrExpired):
+		reason := "expired"
+		if e := new(tuf.Expired); errors.As(err, &e) {
+			reason = e.Error()
+		}
+		return exactly(exitUntrusted, "Error: remote repository "+c.gun+" out-of-date: "+name+" "+reason,
+			"nobody has renewed it, or you are being shown an old state: ask the owners of "+c.gun+"; see also that the clock of this machine is right")
+	case errors.Is(err, tuf.ErrRoot), errors.Is(err, tuf.ErrPin):
+		return mismatched(err.Error(), ask)
+	case errors.Is(err, tuf.ErrIncomplete):
+		return mismatched("the server does not have its "+name, ask)
+	case errors.Is(err, tuf.ErrLimit):
+		return mismatched(name+" is larger than is allowed", ask)
+	case errors.Is(err, tuf.ErrMalformed) && role != nil:
+		return mismatched(name+" is "+role.Err.Error(), ask)
+	}
+	return answer{}, false
+}
+
+func detail(err error, rollback *tuf.Rollback) string {
+	if rollback != nil {
+		return "is " + rollback.Error()
+	}
+	return "is " + tuf.ErrRollback.Error()
+}
+
+func explainRoot(r *tuf.RootRefusal, c subject, ask string, mismatched func(string, ...string) (answer, bool)) (answer, bool) {
+	const path = "could not validate the path to a trusted root: "
+	switch r.Reason {
+	case tuf.NotSignedByPrevious:
+		return exactly(exitUntrusted, "Warning: potential malicious behavior - trust data has insufficient signatures for remote repository "+c.gun+": valid signatures did not meet threshold",
+			"the repository has a new root that the one known here did not sign: ask the owners of "+c.gun+", by another way than this server, whether they made it anew",
+			"to accept the new root on purpose, remove "+c.folder+" and try again")
+	case tuf.NotSignedBySelf:
+		return exactly(exitUntrusted, path+"failed to validate integrity of roots", ask)
+	case tuf.NoLeaf:
+		return exactly(exitUntrusted, path+"unable to retrieve valid leaf certificates", r.Error()+"; "+ask)
+	case tuf.FirstUseRefused:
+		return exactly(exitUntrusted, path+"nothing is pinned for "+c.gun+", and trust on first use is off",
+			"pin its root under content-trust.trust-pinning in config.json")
+	case tuf.NoPinMatch, tuf.Denied:
+		return mismatched(r.Error(), "the root is not the one that content-trust in config.json demands; "+ask)
+	}
+	return mismatched("root: "+r.Error(), ask)
+}
+
+// explainDamage is about files on this machine. A root that was altered is
+// refused; one that cannot be read is a failure.
+func explainDamage(d *trust.Damaged, c subject) (answer, bool) {
+	hint := "restore " + d.File + " from a backup; or remove " + c.folder + " and try again, which means to trust whatever root the server shows next"
+	if errors.Is(d.Err, fs.ErrPermission) {
+		return c.could(d.Error(), "see who owns it and what its mode is"), true
+	}
+	reason := "failed to validate integrity of roots"
+	if refusal := new(tuf.RootRefusal); !errors.As(d.Err, &refusal) || refusal.Reason == tuf.NoLeaf {
+		reason = "unable to retrieve valid leaf certificates"
+	}
+	return exactly(exitUntrusted, "could not validate the path to a trusted root: "+reason+": "+d.File+" is damaged", hint)
+}
+
+// explainLocal is about what is on this machine.
+func explainLocal(err error, c subject) (answer, bool) {
+	var clock *trust.ClockError
+	switch {
+	case errors.Is(err, trust.ErrDamaged):
+		return c.could(err.Error(), "remove "+c.folder+" and try again, which means to trust whatever root the server shows next"), true
+	case errors.As(err, &clock):
+		return c.could(clock.Error(), "set the clock; if it was wrong then and is right now, remove "+clock.File), true
+	case errors.Is(err, trust.ErrClock):
+		return c.could(err.Error(), "set the clock of this machine"), true
+	case errors.Is(err, trust.ErrFrozen):
+		return exactly(exitUntrusted, "Warning: potential malicious behavior - trust data of remote repository "+c.gun+" is frozen: "+c.unwrapped(err.Error()),
+			"you may be shown an old state: ask the operator of "+c.server)
+	case errors.Is(err, trust.ErrBusy):
+		return c.could(trust.ErrBusy.Error(), "wait until the other process is done, and try again"), true
+	case errors.Is(err, fs.ErrPermission):
+		return c.could(err.Error(), "see who owns the file and what its mode is"), true
+	}
+	return answer{}, false
+}
+
+func explainSigning(err error, c subject) (answer, bool) {
+	for _, known := range []struct {
+		is   error
+		hint string
+	}{
+		{trust.ErrNotInitialized, "push a tag with content trust on: the first push makes its keys"},
+		{trust.ErrInitialized, "somebody else has made it meanwhile: try again"},
+		{trust.ErrNotRotatable, "see which keys the server manages, and which ones you do"},
+		{trust.ErrStaged, "look at the change files in " + c.folder + ", and remove what nobody needs"},
+		{tuf.ErrNoDelegation, "see which signers " + c.gun + " has"},
+		{tuf.ErrRole, "choose another role"},
+		{tuf.ErrMalformed, "use plain tags, as registries allow them"},
+	} {
+		if errors.Is(err, known.is) {
+			return c.could(err.Error(), known.hint), true
+		}
+	}
+	return answer{}, false
+}
+
+// explainContent is about what the registry sent.
+func explainContent(err error, c subject) (answer, bool) {
+	var (
+		digest  *registry.DigestError
+		refused *registry.RefusedError
+	)
+	switch {
+	case errors.As(err, &digest):
+		return exactly(exitUntrusted, digest.Error(), "the registry has something else than what was asked for: do not use it, and tell the operator of "+orThe(c.host, "registry"))
+	case errors.Is(err, registry.ErrDigest):
+		return exactly(exitUntrusted, err.Error(), "the registry has something else than what was asked for: do not use it")
+	case errors.As(err, &refused) && refused.Host == refused.To:
+		return plainly(exitCannot, refused.Error(), "give the registry a certificate, or reach it as localhost")
+	case errors.Is(err, registry.ErrRefused):
+		return plainly(exitCannot, err.Error(), "if that host is right, add it to content-trust.login-servers in config.json; otherwise tell the operator of "+orThe(c.host, "registry"))
+	case errors.Is(err, registry.ErrUnsupported):
+		return plainly(exitCannot, err.Error(), "push it again with a tool that writes OCI or docker manifests")
+	}
+	return answer{}, false
+}
+
+func orThe(name, what string) string {
+	if name == "" {
+		return "the " + what
+	}
+	return name
+}
+
+// explainPlaces is about images on this machine.
+func explainPlaces(err error, c subject) (answer, bool) {
+	var (
+		none     *registry.NoEngineError
+		choose   *registry.AmbiguousError
+		platform *registry.PlatformError
+	)
+	switch {
+	case errors.Is(err, registry.ErrNoImage) && (c.place == "engine" || c.place == ""):
+		return exactly(exitCannot, "An image does not exist locally with the tag: "+strings.TrimSuffix(c.image, ":latest"),
+			"build or tag it under this name first, or say where it is with --from")
+	case errors.Is(err, registry.ErrNoImage):
+		return plainly(exitCannot, c.place+" has no such image", "see what is in it; --from takes a tag or digest at its end")
+	case errors.As(err, &none):
+		return plainly(exitCannot, none.Error(), "start the engine, name it in IECHOR_HOST, or do without one: --from and --to take oci:DIR and docker-archive:FILE")
+	case errors.Is(err, registry.ErrNoEngine):
+		return plainly(exitCannot, err.Error(), "start the engine, or do without one: --from and --to take oci:DIR and docker-archive:FILE")
+	case errors.Is(err, registry.ErrEngine):
+		return plainly(exitCannot, "the engine says: "+strings.TrimPrefix(err.Error(), c.image+": "), "see the log of the engine")
+	case errors.As(err, &choose):
+		hint := "add one of them to the place"
+		if len(choose.Choices) > 0 {
+			hint = "for example " + choose.Place + choose.Choices[0]
+		}
+		return plainly(exitUsage, choose.Error(), hint)
+	case errors.Is(err, registry.ErrAmbiguous):
+		return plainly(exitUsage, err.Error(), "add a tag or digest to the place")
+	case errors.As(err, &platform):
+		hint := "give one of them with --platform"
+		if len(platform.Choices) == 0 {
+			hint = "pull it into an OCI layout, which takes everything: --to oci:DIR"
+		}
+		return plainly(exitCannot, strings.TrimSuffix(platform.Error(), " "), hint)
+	case errors.Is(err, registry.ErrPlatform):
+		return plainly(exitCannot, err.Error(), "give another one with --platform")
+	}
+	return answer{}, false
+}
+
+func explainRegistry(err error, c subject) (answer, bool) {
+	var away *registry.UnreachableError
+	login := errors.As(err, new(*loginError))
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return plainly(exitCannot, c.image+" was not found in the registry", "see that name and tag are right, and that you may see it: iechor login "+c.host)
+	case errors.Is(err, registry.ErrUnauthorized) && login:
+		return plainly(exitCannot, c.host+" does not accept this user and password", "see that both are right; some registries want a token instead of the password")
+	case errors.Is(err, registry.ErrUnauthorized):
+		return plainly(exitCannot, "you are not authorized to do that with "+c.image, "log in as a user who is: iechor login "+c.host)
+	case errors.As(err, &away) && away.TLSDir != "":
+		return plainly(exitCannot, away.Error(), "if its authority is your own, put the CA certificate as ca.crt into "+away.TLSDir)
+	case errors.As(err, &away):
+		return plainly(exitCannot, away.Error(), "see whether "+away.Host+" is right and can be reached, and try again")
+	case errors.Is(err, registry.ErrUnreachable):
+		return plainly(exitCannot, err.Error(), "see whether the registry is right and can be reached, and try again")
+	case errors.Is(err, registry.ErrCredentials):
+		return plainly(exitCannot, err.Error(), "correct config.json, or the credential helper that it names")
+	}
+	return answer{}, false
+}
+
+func explainRest(err error, c subject) (answer, bool) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return c.could("it took too long", "try again"), true
+	}
+	if i := slices.IndexFunc([]error{fs.ErrNotExist, fs.ErrExist}, func(e error) bool { return errors.Is(err, e) }); i >= 0 {
+		return c.could(err.Error(), "see that the path is right"), true
+	}
+	return answer{}, false
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// strict reads a JSON file of which every member is known: an unknown one is
+// an error that names the nearest known one and where it stands. encoding/json
+// alone tells neither place nor duplicate.
+type strict struct {
+	raw  []byte
+	dec  *json.Decoder
+	path string // of the file, for messages
+}
+
+// elsewhere are members of the engine's block of the same name, which somebody
+// may copy here.
+var elsewhere = map[string]string{
+	"mode":                    "the client is switched by " + switchVariable + "; mode belongs to the engine's configuration",
+	"official-library-images": "this client has no built-in root key; pin the hub's under root-keys, for iechor.io/library/*",
+}
+
+// object reads an object, whose members are known by their readers. With open,
+// unknown members are passed over, unless they look like misspelt ones: a pin
+// that is not read protects nobody.
+func (s *strict) object(name string, known map[string]func() error, open bool) error {
+	t, err := s.dec.Token()
+	if err != nil {
+		return s.syntax(err)
+	}
+	if t != json.Delim('{') {
+		if name == "" {
+			return s.fail("is not a JSON object")
+		}
+		return s.fail(name + " is not an object")
+	}
+	seen := map[string]bool{}
+	for s.dec.More() {
+		t, err := s.dec.Token()
+		if err != nil {
+			return s.syntax(err)
+		}
+		key := t.(string) // the decoder lets nothing else pass
+		where := key
+		if name != "" {
+			where = name + "." + key
+		}
+		read, ok := known[key]
+		switch {
+		case ok && seen[key]:
+			return s.fail(fmt.Sprintf("%q is there twice", where))
+		case ok:
+			seen[key] = true
+			if err := read(); err != nil {
+				return err
+			}
+			continue
+		case !open, strings.EqualFold(strings.NewReplacer("_", "", "-", "").Replace(key), "contenttrust"):
+			return s.unknown(key, where, slices.Sorted(maps.Keys(known)))
+		}
+		if _, near := nearest(key, slices.Sorted(maps.Keys(known))); near {
+			return s.unknown(key, where, slices.Sorted(maps.Keys(known)))
+		}
+		var skipped json.RawMessage
+		if err := s.dec.Decode(&skipped); err != nil {
+			return s.syntax(err)
+		}
+	}
+	_, err = s.dec.Token()
+	return s.syntax(err)
+}
+
+func (s *strict) unknown(key, where string, known []string) error {
+	e := s.fail(fmt.Sprintf("unknown key %q", printable(where))).(*configError)
+	if hint, ok := elsewhere[key]; ok {
+		e.hint = hint
+		return e
+	}
+	if hints := nearestHint(key, known); len(hints) > 0 {
+		e.hint = hints[0]
+		return e
+	}
+	e.hint = "known are " + strings.Join(known, ", ")
+	return e
+}
+
+// value reads one value into v; what says what it must be.
+func (s *strict) value(v any, what string) error {
+	err := s.dec.Decode(v)
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return s.fail("must be " + what)
+	}
+	return s.syntax(err)
+}
+
+// word reads one of the given words.
+func (s *strict) word(v *string, words ...string) error {
+	what := strings.Join(words, " or ")
+	if err := s.value(v, what); err != nil {
+		return err
+	}
+	if !slices.Contains(words, *v) {
+		return s.fail(fmt.Sprintf("must be %s, and is %q", what, printable(*v)))
+	}
+	return nil
+}
+
+// syntax turns an error of the decoder into ours.
+func (s *strict) syntax(err error) error {
+	var wrong *json.SyntaxError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &wrong):
+		return s.at(wrong.Offset, wrong.Error())
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return s.at(int64(len(s.raw)), "the file ends too early")
+	}
+	return s.fail(err.Error())
+}
+
+// fail returns an error about what was just read.
+func (s *strict) fail(reason string) error { return s.at(s.dec.InputOffset(), reason) }
+
+func (s *strict) at(offset int64, reason string) error {
+	before := string(s.raw[:min(int(offset), len(s.raw))])
+	return &configError{
+		path: s.path, reason: reason,
+		line:   1 + strings.Count(before, "\n"),
+		column: max(1, len(before)-1-strings.LastIndexByte(before, '\n')),
+	}
+}
+
+// nearest returns the word among known that s was probably meant to be.
+func nearest(s string, known []string) (string, bool) {
+	best, least := "", max(2, len(s)/3)+1
+	for _, k := range known {
+		if d := distance(strings.ToLower(s), k); d < least {
+			best, least = k, d
+		}
+	}
+	return best, best != ""
+}
+
+func nearestHint(s string, known []string) []string {
+	if k, ok := nearest(s, known); ok {
+		return []string{fmt.Sprintf("did you mean %q?", k)}
+	}
+	return nil
+}
+
+// distance counts the letters to insert, remove or replace to get from a to b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+var errTooLong = errors.New("too long")
+
+// readLimited reads at most limit bytes, and calls more an error.
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(raw)) > limit {
+		err = errTooLong
+	}
+	return raw, err
+}
