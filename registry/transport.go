@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -33,8 +34,9 @@ type guard struct {
 	vouched  []string
 	stall    time.Duration
 
-	mu     sync.Mutex
-	realms map[string]bool // hosts that hand out tokens for registry; by mu
+	mu     sync.Mutex      // guards the rest
+	realms map[string]bool // hosts that hand out tokens for registry
+	broken error           // the registry speaks TLS, with a certificate that does not hold
 }
 
 func (c *Client) guard(reg name.Registry, cred Credential) (*guard, error) {
@@ -68,6 +70,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := g.mayContact(req); err != nil {
 		return nil, err
 	}
+	if err := g.brokenTLS(); err != nil && req.URL.Scheme == "http" {
+		return nil, err // who speaks TLS badly is not spoken to without it
+	}
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", g.agent)
 	if !g.sameHost(req.URL.Host) && !g.realm(req.URL.Host) {
@@ -76,6 +81,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := g.watched(req)
 	if err != nil {
+		g.noteTLS(err)
 		return nil, err
 	}
 	if err := g.judge(req, resp); err != nil {
@@ -83,6 +89,21 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return resp, nil
+}
+
+func (g *guard) brokenTLS() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.broken
+}
+
+func (g *guard) noteTLS(err error) {
+	var verify *tls.CertificateVerificationError
+	if errors.As(err, &verify) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.broken = err
+	}
 }
 
 // mayContact refuses requests that must not be made at all.
