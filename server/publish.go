@@ -66,6 +66,9 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File) err
 		}
 		before = b.state
 		c, err := s.prepare(ctx, b, up, floors)
+		if s.overtaken(ctx, b, err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -86,6 +89,27 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File) err
 		}
 	}
 	return &failure{api.Updating, fmt.Errorf("publish %s: overtaken %d times", gun, conflicts)}
+}
+
+// overtaken reports whether err is the signer's refusal only because another
+// instance has published on top of b meanwhile. If b is still current, the
+// signer knows of something that the store has lost, and an operator must act.
+func (s *Server) overtaken(ctx context.Context, b *base, err error) bool {
+	if restored := new(api.RestoredError); !errors.As(err, &restored) {
+		return false
+	}
+	var have, seq int64
+	if b.state != nil {
+		have = b.state.Seq
+	}
+	now, err := s.c.Store.Current(ctx, b.gun)
+	switch {
+	case err == nil:
+		seq = now.Seq
+	case !errors.Is(err, storage.ErrNotFound):
+		return false
+	}
+	return seq != have
 }
 
 // A failure is an internal error, whatever it wraps, and the code under which

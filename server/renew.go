@@ -159,6 +159,9 @@ func (s *Server) renew(ctx context.Context, gun tuf.GUN, due func(storage.Entry,
 		d := tuf.Receive(gun, b.past, b.floors(), s.options(now))
 		return d, d.Apply(again...)
 	})
+	if s.overtaken(ctx, b, err) {
+		return s.heads.get(ctx, gun, true)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,164 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/tuf"
+	"github.com/iechor/trust/tuf/tuftest"
+)
+
+func decode(t testing.TB, r *httptest.ResponseRecorder, v any) {
+	t.Helper()
+	if err := json.Unmarshal(r.Body.Bytes(), v); err != nil {
+		t.Fatalf("%d %s: %v", r.Code, r.Body, err)
+	}
+}
+
+// race has n publishers put one tag each, beginning again when another was
+// faster, and returns the tags.
+func race(t *testing.T, p *publisher, worlds []*world, n int, change func(int) (tuf.Change, string)) []string {
+	t.Helper()
+	var tags []string
+	var all sync.WaitGroup
+	for i := range n {
+		one := p.clone()
+		one.w = worlds[i%len(worlds)]
+		c, name := change(i)
+		tags = append(tags, name)
+		all.Go(func() {
+			for range 50 {
+				err := one.try(t, c)
+				if err == nil {
+					return
+				}
+				if err.Code != api.Version {
+					t.Errorf("publisher %d: %v, want success or VERSION", i, err)
+					return
+				}
+			}
+			t.Errorf("publisher %d never succeeded", i)
+		})
+	}
+	all.Wait()
+	return tags
+}
+
+// TestAttackInterleave: M10, and eight publishers who mean no harm.
+func TestAttackInterleave(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	p := newPublisher(t, w, app)
+	p.init(t)
+	tags := race(t, p, []*world{w}, 8, func(i int) (tuf.Change, string) {
+		name := fmt.Sprintf("v%d", i)
+		return tag(name), name
+	})
+	p.hasTags(t, "targets", tags...)
+}
+
+// Publishers of different roles do not get into each other's way, although
+// all change snapshot and timestamp.
+func TestRolesInParallel(t *testing.T) {
+	t.Parallel()
+	c := &clock{now: tuftest.Start}
+	dir := t.TempDir()
+	keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
+	path := filepath.Join(dir, "server.db")
+	// Two servers with a connection each to one file.
+	worlds := []*world{newWorldOn(t, openStore(t, path), keys, c, nil), newWorldOn(t, openStore(t, path), keys, c, nil)}
+	p := newPublisher(t, worlds[0], app)
+	p.init(t)
+	var changes []tuf.Change
+	for i := range 6 {
+		changes = append(changes, p.delegate(tuf.RoleName(fmt.Sprintf("targets/r%d", i)), fmt.Sprint("key", i)))
+	}
+	p.publish(t, changes...)
+	var all sync.WaitGroup
+	for i := range 6 {
+		one := p.clone()
+		one.w = worlds[i%2]
+		one.ring = tuftest.NewRing(tuftest.Key(fmt.Sprint("key", i)))
+		all.Go(func() {
+			for n := range 4 {
+				if err := one.try(t, tagIn(tuf.RoleName(fmt.Sprintf("targets/r%d", i)), fmt.Sprint(n))); err != nil {
+					t.Errorf("publisher %d of a role of its own: %v", i, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for i := range 6 {
+		p.hasTags(t, tuf.RoleName(fmt.Sprintf("targets/r%d", i)), "0", "1", "2", "3")
+	}
+}
+
+// Several servers, one file: what one commits the others serve.
+func TestTwoServers(t *testing.T) {
+	t.Parallel()
+	c := &clock{now: tuftest.Start}
+	dir := t.TempDir()
+	keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
+	path := filepath.Join(dir, "server.db")
+	a, b := newWorldOn(t, openStore(t, path), keys, c, nil), newWorldOn(t, openStore(t, path), keys, c, nil)
+	p := newPublisher(t, a, app)
+	p.init(t)
+	other := p.clone()
+	other.w = b
+	tags := race(t, p, []*world{a, b}, 8, func(i int) (tuf.Change, string) {
+		name := fmt.Sprintf("v%d", i)
+		return tag(name), name
+	})
+	p.hasTags(t, "targets", tags...)
+	other.hasTags(t, "targets", tags...)
+
+	// With polling, memory is trusted until the next poll, and no longer.
+	for _, w := range []*world{a, b} {
+		if err := w.heads.poll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := b.get(current(app, tuf.RoleTimestamp)).Body.String()
+	p.publish(t, tag("news"))
+	if got := a.get(current(app, tuf.RoleTimestamp)).Body.String(); got == before {
+		t.Error("the server that committed serves the old timestamp")
+	}
+	if got := b.get(current(app, tuf.RoleTimestamp)).Body.String(); got != before {
+		t.Error("the other server asked the database although it polls")
+	}
+	if got := b.get(current(app, tuf.RoleTimestamp), "Cache-Control", "no-cache").Body.String(); got == before {
+		t.Error("no-cache is answered from memory")
+	}
+	p.publish(t, tag("more news"))
+	before = b.get(current(app, tuf.RoleTimestamp)).Body.String()
+	if err := b.heads.poll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.get(current(app, tuf.RoleTimestamp)).Body.String(); got == before {
+		t.Error("a poll did not bring the news")
+	}
+	// When polling stops, reads go through.
+	p.publish(t, tag("last news"))
+	before = b.get(current(app, tuf.RoleTimestamp)).Body.String()
+	c.pass(staleAfter + time.Second)
+	if got := b.get(current(app, tuf.RoleTimestamp)).Body.String(); got == before {
+		t.Error("memory is trusted although polling has stopped")
+	}
+	// Deletion is news too.
+	if err := b.heads.poll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.do("DELETE", repository(app), nil)
+	if err := b.heads.poll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.get(current(app, tuf.RoleTimestamp)); r.Code != 404 {
+		t.Errorf("the other server serves a deleted repository: %d", r.Code)
+	}
+}
