@@ -303,6 +303,15 @@ func TestPlainHTTPIsDenied(t *testing.T) {
 	if resp.StatusCode != http.StatusForbidden {
 		t.Errorf("status = %d, want 403", resp.StatusCode)
 	}
+	// Nor one where the certificate was shown and not verified.
+	r := httptest.NewRequest(http.MethodGet, pathPing, nil)
+	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{newAuthority(t).client(t, "server").Leaf}}
+	rec := httptest.NewRecorder()
+	w.service(t, w.table, all).Handler().ServeHTTP(rec, r)
+	if rec.Code != http.StatusForbidden {
+		t.Errorf("status for an unverified certificate = %d, want 403", rec.Code)
+	}
+
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -390,8 +399,12 @@ func TestClientChecksAnswers(t *testing.T) {
 	status := http.StatusOK
 	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/elsewhere" {
+			_, _ = w.Write(answer)
+			return
+		}
 		if status/100 == 3 {
-			w.Header().Set("Location", "/v1/ping")
+			w.Header().Set("Location", "/elsewhere")
 		}
 		w.WriteHeader(status)
 		_, _ = w.Write(answer)
@@ -411,19 +424,33 @@ func TestClientChecksAnswers(t *testing.T) {
 	}
 	bad := bytes.Clone(sig.Value)
 	bad[0] ^= 1
+	good := encode(signAnswer{s.snapshotKey, sig.Method, sig.Value})
+	private, err := generate(tuf.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := tuf.NewSigner(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others, err := stranger.Sign(t.Context(), r.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, v := range []struct {
 		what   string
 		status int
 		answer []byte
 		ok     bool
 	}{
-		{"the right one", 200, encode(signAnswer{s.snapshotKey, sig.Method, sig.Value}), true},
+		{"the right one", 200, good, true},
+		{"another key's good signature", 200, encode(signAnswer{stranger.PublicKey(), others.Method, others.Value}), false},
 		{"a damaged signature", 200, encode(signAnswer{s.snapshotKey, sig.Method, bad}), false},
 		{"another key", 200, encode(signAnswer{s.timestampKey, sig.Method, sig.Value}), false},
 		{"no key", 200, []byte(`{}`), false},
 		{"not JSON", 200, []byte(`<html>`), false},
-		{"too large", 200, bytes.Repeat([]byte(" "), maxAnswer+1), false},
-		{"a redirect", 307, nil, false},
+		{"too large", 200, append(bytes.Clone(good), bytes.Repeat([]byte(" "), maxAnswer)...), false},
+		{"a redirect", 307, good, false},
 		{"an error that is not ours", 502, []byte(`<html>`), false},
 	} {
 		status, answer = v.status, v.answer

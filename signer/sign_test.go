@@ -407,6 +407,36 @@ func TestDeleteAndCreateAgain(t *testing.T) {
 	}
 }
 
+// Forget reached the signer when the repository had been created again: its
+// keys go on signing, and a rotation leads into the new incarnation without a
+// way back.
+func TestForgetTooLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := newServer(t, w, w, app)
+	s.publish(t, "one")
+	s.publish(t, "two")
+	s.publish(t, "three")
+	if err := w.Forget(t.Context(), app); err != nil {
+		t.Fatal(err)
+	}
+	s.publish(t, "four")
+	before := *s
+	s.timestampKey = s.create(t, tuf.RoleTimestamp)
+	s.snapshotKey = s.create(t, tuf.RoleSnapshot)
+	s.publish(t, "five")
+	s.publish(t, "six")
+	if s.timestampVersion != 6 || s.snapshotVersion != 6 {
+		t.Errorf("versions = %d, %d, want 6, 6", s.timestampVersion, s.snapshotVersion)
+	}
+	now := s.published
+	s.published = before.published
+	_, err := s.prepare(t, "x")
+	wantRestored(t, "Sign on the state before the rotation", err, api.RestoredError{Role: tuf.RoleTimestamp, Confirmed: 5, Base: 4})
+	s.published = now
+	s.publish(t, "seven")
+}
+
 // Forget without keys, and of a repository whose first publish failed.
 func TestForgetEarly(t *testing.T) {
 	t.Parallel()
