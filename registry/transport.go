@@ -348,8 +348,12 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 			return 0, fmt.Errorf("%w: an answer is larger than %d bytes", ErrUnsupported, maxManifest)
 		}
 	}
-	if err != nil && err != io.EOF && errors.Is(context.Cause(b.ctx), errStalled) {
-		err = fmt.Errorf("%w for %v", errStalled, b.watch.stall)
+	// An answer that we gave up can still come to what looks like its end.
+	if err != nil && b.ctx.Err() != nil {
+		if err = context.Cause(b.ctx); errors.Is(err, errStalled) {
+			err = fmt.Errorf("%w for %v", errStalled, b.watch.stall)
+		}
+		return 0, err
 	}
 	return n, err
 }
