@@ -235,6 +235,7 @@ func TestAttackKeysInMemoryAfterClose(t *testing.T) {
 				}
 			}
 		}
+		//lint:ignore SA1019 whether it was wiped shows only here
 		zero("P-256", all["p256"].(*ecdsa.PrivateKey).D)
 		r := all["rsa"].(*rsa.PrivateKey)
 		zero("RSA exponent", r.D)

@@ -97,6 +97,7 @@ func wipeKey(key crypto.Signer) {
 	}
 	switch k := key.(type) {
 	case *ecdsa.PrivateKey:
+		//lint:ignore SA1019 there is no other way to wipe it
 		zero(k.D)
 	case *rsa.PrivateKey:
 		zero(k.D, k.Precomputed.Dp, k.Precomputed.Dq, k.Precomputed.Qinv)
