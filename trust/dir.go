@@ -68,12 +68,12 @@ func check(gun tuf.GUN) error {
 	return nil
 }
 
-// Load returns the files of gun that are at hand and have the form of
-// metadata, root first; none if there is nothing. It verifies no signature:
-// that is [tuf.Recall]'s work. Files that are not metadata are left out, since
-// they can be had again, except the root: if that one is unreadable, or missing
-// where other files are there, the error is a [*Damaged]
-// (attacks.md F7).
+// Load returns the files of gun that are at hand, root first, as they are;
+// none if there is nothing. It looks into none of them, and leaves their
+// Version 0: that is the work of [tuf.Recall], to which they go next. Files that
+// cannot be read are left out if they can be had again; if the root is
+// unreadable, or missing where other files are there, the error is a
+// [*Damaged] (attacks.md F7).
 func (d *Dir) Load(gun tuf.GUN, l tuf.Limits) ([]tuf.File, error) {
 	if err := check(gun); err != nil {
 		return nil, err
@@ -121,13 +121,7 @@ func (d *Dir) load(root *os.Root, gun tuf.GUN, l tuf.Limits) ([]tuf.File, error)
 			}
 			return nil
 		}
-		f, err := tuf.NewFile(role, raw)
-		switch {
-		case err == nil:
-			files = append(files, f)
-		case role == tuf.RoleRoot:
-			return &Damaged{gun, d.file(rootPath), err}
-		}
+		files = append(files, tuf.File{Role: role, Raw: raw})
 		return nil
 	})
 	if errors.Is(err, fs.ErrNotExist) {

@@ -45,11 +45,7 @@ type Published struct {
 // ([tuf.ErrNoKey] as [*tuf.MissingKeys], and those of package keys). Nothing
 // works offline: cached data is no base to publish on.
 func (r *Repository) Publish(ctx context.Context, plan Plan) (Published, error) {
-	out, err := r.publish(ctx, job{plan: plan})
-	if staged, e := r.Staged(); e == nil { // only for the report
-		out.Staged = len(staged)
-	}
-	return out, err
+	return r.publish(ctx, job{plan: plan})
 }
 
 // CanPublish does all of Publish except the upload, and asks the server
@@ -90,12 +86,9 @@ func (r *Repository) PublishStaged(ctx context.Context) (Published, error) {
 	if len(unknown) > 0 {
 		return Published{}, &NotUnderstood{r.gun, unknown}
 	}
-	out, err := r.publish(ctx, job{plan: func(*tuf.Set) ([]tuf.Change, error) { return changes, nil }})
-	if err != nil {
+	out, err := r.run(ctx, job{plan: func(*tuf.Set) ([]tuf.Change, error) { return changes, nil }})
+	if err != nil || len(names) == 0 {
 		return out, err
-	}
-	if len(names) == 0 {
-		return out, nil
 	}
 	return out, r.Reset(names...)
 }
@@ -204,8 +197,17 @@ func resignsSnapshot(changes []tuf.Change) bool {
 	})
 }
 
-// publish runs j until it is done, bounded.
+// publish runs j, and counts what it leaves alone.
 func (r *Repository) publish(ctx context.Context, j job) (Published, error) {
+	out, err := r.run(ctx, j)
+	if staged, e := r.Staged(); e == nil { // only for the report
+		out.Staged = len(staged)
+	}
+	return out, err
+}
+
+// run runs j until it is done, bounded.
+func (r *Repository) run(ctx context.Context, j job) (Published, error) {
 	var out Published
 	var lost error // the error of an upload that may have arrived
 	var sent []tuf.File

@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -386,4 +387,16 @@ func wantErr(t *testing.T, what string, got, want error) {
 // down makes a server unreachable.
 func down(string) error {
 	return &Unreachable{"trust.example", fmt.Errorf("connection refused")}
+}
+
+// countSignatures counts the entries of a file's signature list.
+func countSignatures(t *testing.T, raw []byte) int {
+	t.Helper()
+	var f struct {
+		Signatures []json.RawMessage `json:"signatures"`
+	}
+	if err := json.Unmarshal(raw, &f); err != nil {
+		t.Fatal(err)
+	}
+	return len(f.Signatures)
 }
