@@ -58,7 +58,7 @@ func (e *UnreachableError) Error() string {
 	if e.Status != 0 {
 		return fmt.Sprintf("%s answered with status %d", e.Host, e.Status)
 	}
-	return fmt.Sprintf("reach %s: %v", e.Host, e.Err)
+	return fmt.Sprintf("reach %s: %s", e.Host, clean(e.Err.Error())) // it can hold words of the server
 }
 
 // Is makes e match ErrUnreachable.
