@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -107,15 +108,23 @@ func (a *authority) serve(hosts []string, now time.Time) (tls.Certificate, error
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// writeFile replaces a file: temporary, sync, rename.
+// writeFile replaces a file's content.
 func writeFile(path string, content []byte, mode os.FileMode) error {
+	return replaceFile(path, mode, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+}
+
+// replaceFile writes a file whole or not at all: temporary, sync, rename.
+func replaceFile(path string, mode os.FileMode, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // gone already after the rename
 	if err = f.Chmod(mode); err == nil {
-		if _, err = f.Write(content); err == nil {
+		if err = write(f); err == nil {
 			err = f.Sync()
 		}
 	}

@@ -48,7 +48,7 @@ func openRegistry(dir string) (*diskRegistry, error) {
 	}
 	r := &diskRegistry{dir: dir, inner: registry.New(
 		registry.Logger(log.New(io.Discard, "", 0)),
-		registry.WithBlobHandler(registry.NewDiskBlobHandler(filepath.Join(dir, "blobs"))),
+		registry.WithBlobHandler(blobFiles{filepath.Join(dir, "blobs")}),
 		registry.WithReferrersSupport(true),
 	)}
 	return r, r.reload()

@@ -333,7 +333,7 @@ func (s *Sandbox) Blob(digest string) string {
 // Close stops everything, and removes the folder if it was a temporary one.
 func (s *Sandbox) Close() error {
 	s.stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	var errs []error
 	for _, h := range s.servers {

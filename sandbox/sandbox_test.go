@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -83,6 +84,35 @@ func TestRestartServesTheSame(t *testing.T) {
 	ref, _ = name.ParseReference(s.Registry + "/multi:1")
 	if _, err := remote.Head(ref); err == nil {
 		t.Error("a deleted tag is there again after a restart")
+	}
+}
+
+// A blob that was changed in the storage is served as it is: the registry does
+// not do the client's work.
+func TestBlobsAreServedAsStored(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir())
+	defer s.Close()
+	img, err := random.Image(100, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, _ := name.ParseReference(s.Registry + "/one:1")
+	if err := remote.Write(ref, img); err != nil {
+		t.Fatal(err)
+	}
+	layers, _ := img.Layers()
+	digest, _ := layers[0].Digest()
+	if err := os.WriteFile(s.Blob(digest.String()), []byte("altered"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Get("http://" + s.Registry + "/v2/one/blobs/" + digest.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got, _ := io.ReadAll(resp.Body); string(got) != "altered" {
+		t.Errorf("the altered blob is served as %q with %s", got, resp.Status)
 	}
 }
 

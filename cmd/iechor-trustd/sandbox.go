@@ -77,14 +77,14 @@ func (a *app) sandbox(ctx context.Context, o sandboxOptions) (err error) {
 
 // introduce prints the lines to paste.
 func (a *app) introduce(s *sandbox.Sandbox, client string, o sandboxOptions) {
-	env := s.Env()
+	exports := sandbox.Exports(s.Env())
 	if client == "" {
 		fmt.Fprintln(a.out, "# the client was not found: put iechor into the PATH to go on")
 	} else {
-		env = append(env, "PATH="+filepath.Dir(client)+string(os.PathListSeparator)+"$PATH")
+		exports += fmt.Sprintf("export PATH=\"%s%c$PATH\"\n", filepath.Dir(client), os.PathListSeparator)
 	}
 	fmt.Fprintf(a.out, "\nThe sandbox is running: registry %s, trust server %s, folder %s\n", s.Registry, s.Trust, s.Dir)
-	fmt.Fprintf(a.out, "In another terminal, paste:\n\n%s\n", sandbox.Exports(env))
+	fmt.Fprintf(a.out, "In another terminal, paste:\n\n%s\n", exports)
 	fmt.Fprintf(a.out, `Then try, in this order:
 
   iechor push --from docker-archive:%[2]s %[1]s/tour:1
