@@ -15,8 +15,8 @@
 //
 // Read errors.go, then update.go for the way in and publish.go for the way
 // out; dir.go and path.go are the folder, state.go what we remember beside it,
-// http.go, tls.go and auth.go the wire, stage.go the change files, init.go and
-// rotate.go the keys.
+// http.go, tls.go and auth.go the wire, stage.go the change files, init.go,
+// forge.go and rotate.go the keys, accept.go the way to a new root on purpose.
 package trust
 
 import (
@@ -76,6 +76,10 @@ type Config struct {
 	// Pin decides which root may speak for a repository. nil is
 	// [tuf.FirstUse]. See [Pinning] for the configuration file's form.
 	Pin tuf.Pin
+	// Met, if set, is called when an update has trusted the root of a
+	// repository of which this machine had nothing: on first use, unless the
+	// pin vouches for the root (attacks.md R12).
+	Met func(set *tuf.Set)
 	// Keys are the private keys at hand. They are not closed here.
 	Keys keys.Ring
 	// Now is the clock; nil means [time.Now]. It is read once per operation.

@@ -90,6 +90,9 @@ func (r *Repository) update(ctx context.Context) (*tuf.Set, error) {
 		}
 	}
 	if err == nil {
+		if have.past == nil && r.c.Met != nil {
+			r.c.Met(set)
+		}
 		return r.arrived(set, have, now, len(changed) > 0)
 	}
 	if have.Server != "" && have.Server != r.c.Remote.Host() {
@@ -228,8 +231,8 @@ func replay(past *tuf.Past, o tuf.Options) (*tuf.Set, error) {
 	}
 }
 
-// Resolve returns the target that consumers get for tag: after an [Repository.Update], from
-// [tuf.RoleReleases] or else from [tuf.RoleTargets] (cli.md 1.3).
+// Resolve updates, and returns the target that consumers get for tag: from
+// [tuf.RoleReleases], or else from [tuf.RoleTargets] (cli.md 1.3).
 //
 // The error is a [*NoTrustData] if neither role has it, and otherwise
 // Update's. As there, a result together with a [*Stale] comes from the copy at
