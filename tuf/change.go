@@ -74,10 +74,15 @@ func (c AddTarget) apply(d *Draft) error {
 	switch {
 	case t.Name == "" || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, unicode.IsControl):
 		return malformed("%q is not a target name", t.Name)
-	case t.Length < 0:
-		return malformed("a negative length")
-	case len(t.Hashes["sha256"]) != 32 && len(t.Hashes["sha512"]) != 64:
+	case t.Length < 0 || t.Length > maxInteger:
+		return malformed("target %q cannot have a length of %d", t.Name, t.Length)
+	case t.Hashes["sha256"] == nil && t.Hashes["sha512"] == nil:
 		return malformed("target %q has no sha256 or sha512 checksum", t.Name)
+	}
+	for name, sum := range t.Hashes {
+		if want, ok := hashBytes[name]; ok && len(sum) != want {
+			return malformed("target %q has a %s checksum of %d bytes", t.Name, name, len(sum))
+		}
 	}
 	if t.Custom != nil {
 		if canonical, err := Canonical(t.Custom); err != nil {
