@@ -135,7 +135,7 @@ func TestAttackUpload(t *testing.T) {
 		"S2 unsigned":                   {tuf.RoleTargets, forge(tuf.RoleTargets, nil, tuftest.Unsigned...), tuf.ErrUnsigned},
 		"S2 by a stranger":              {tuf.RoleTargets, forge(tuf.RoleTargets, nil, tuftest.Key("stranger")), tuf.ErrUnsigned},
 		"S2 expired":                    {tuf.RoleTargets, forge(tuf.RoleTargets, func(p tuftest.Object) { p["expires"] = repo.Now().Add(-time.Second).Format(time.RFC3339) }), tuf.ErrExpired},
-		"S2 a delegation nobody made":   {"targets/other", targets, tuf.ErrNoDelegation},
+		"S2 a delegation nobody made":   {"targets/other", current[tuf.RoleReleases], tuf.ErrNoDelegation},
 		"S2 expired delegation":         {tuf.RoleReleases, forge(tuf.RoleReleases, func(p tuftest.Object) { p["expires"] = "2020-01-01T00:00:00Z" }), tuf.ErrExpired},
 		"S2 unsigned delegation":        {tuf.RoleReleases, forge(tuf.RoleReleases, nil, repo.Signers(t, tuf.RoleTargets)...), tuf.ErrUnsigned},
 		"F13 the version again":         {tuf.RoleTargets, forge(tuf.RoleTargets, version(2)), tuf.ErrRollback},
