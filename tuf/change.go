@@ -108,6 +108,9 @@ func (c RemoveTarget) apply(d *Draft) error {
 	if role == "" {
 		role = RoleTargets
 	}
+	if !role.HoldsTargets() {
+		return roleProblem(role, "it holds no targets")
+	}
 	if _, ok := d.files[role]; !ok {
 		if _, ok := d.Role(role); ok {
 			return nil // delegated, and nothing signed in it yet
