@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// connections is how many clients ask at once.
+const connections = 16
+
+// A load is one request that is sent again and again over TLS connections that
+// are kept, one request at a time on each. The requests and what is done with
+// the answers are as little work as can be, because both sides share the
+// processors with it.
+type load struct {
+	addr   string // host:port on loopback
+	tls    *tls.Config
+	path   string
+	length int64    // of the right answer
+	sum    [32]byte // SHA-256 of the right answer
+}
+
+// run sends requests for d and returns how many were answered in a second. An
+// answer other than 200 with a body of the right length is an error, and so is
+// a wrong body in the first answer of each connection.
+func (l *load) run(ctx context.Context, d time.Duration) (float64, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	conns := make([]*conn, connections)
+	for i := range conns {
+		c, err := l.dial(ctx, time.Now().Add(d+20*time.Second))
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		conns[i] = c
+	}
+	var n atomic.Int64
+	var running sync.WaitGroup
+	began := time.Now()
+	end := began.Add(d)
+	for _, c := range conns {
+		running.Go(func() {
+			answered := int64(0)
+			for time.Now().Before(end) && ctx.Err() == nil {
+				if err := c.ask(io.Discard); err != nil {
+					cancel(err)
+					break
+				}
+				answered++
+			}
+			n.Add(answered)
+		})
+	}
+	running.Wait()
+	took := time.Since(began)
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
+	return float64(n.Load()) / took.Seconds(), nil
+}
+
+// A conn is one connection.
+type conn struct {
+	net.Conn
+	load    *load
+	request []byte
+	r       *bufio.Reader
+}
+
+// dial connects, asks once, and sees that the answer is the right one.
+func (l *load) dial(ctx context.Context, deadline time.Time) (*conn, error) {
+	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: l.tls}
+	nc, err := d.DialContext(ctx, "tcp", l.addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{
+		Conn: nc, load: l, r: bufio.NewReaderSize(nc, 16<<10),
+		request: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", l.path, l.addr),
+	}
+	if err := c.SetDeadline(deadline); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	h := sha256.New()
+	if err := c.ask(h); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if [32]byte(h.Sum(nil)) != l.sum {
+		return nil, errors.Join(fmt.Errorf("GET %s: answered with another file", l.path), c.Close())
+	}
+	return c, nil
+}
+
+// ask sends the request and writes the body of the answer to w.
+func (c *conn) ask(w io.Writer) error {
+	if _, err := c.Write(c.request); err != nil {
+		return err
+	}
+	line, err := c.r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")) {
+		return fmt.Errorf("GET %s: answered with %q", c.load.path, bytes.TrimSpace(line))
+	}
+	length := int64(-1) // chunked
+	for {
+		if line, err = c.r.ReadSlice('\n'); err != nil {
+			return err
+		}
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
+			break
+		}
+		if name, value, _ := bytes.Cut(line, []byte(":")); len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64); err != nil {
+				return err
+			}
+		}
+	}
+	switch {
+	case length >= 0:
+		_, err = io.CopyN(w, c.r, length)
+	default:
+		if length, err = io.Copy(w, httputil.NewChunkedReader(c.r)); err == nil {
+			_, err = c.r.ReadSlice('\n') // no trailers: nothing but the end
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if length != c.load.length {
+		return fmt.Errorf("GET %s: answered with %d bytes, not %d", c.load.path, length, c.load.length)
+	}
+	return nil
+}

@@ -1,0 +1,318 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/iechor/trust/tuf"
+)
+
+// A measurement does the work of a row once, on one side.
+type measurement func(ctx context.Context, s *stage, p *peer) (sample, error)
+
+// rows returns all rows, without results.
+func (s *stage) rows() []*row { return newRows(s.o.tags) }
+
+func newRows(tags int) []*row {
+	large := thousands(int64(tags))
+	const server, both = "server, each", "client and server"
+	return []*row{
+		{key: "timestamp", name: "GET timestamp.json", unit: perSecond, cpu: server, run: get(tuf.RoleTimestamp, false)},
+		{key: "root", name: "GET root.json", unit: perSecond, cpu: server, run: get(tuf.RoleRoot, false)},
+		{key: "targets", name: "GET targets.SHA256.json", unit: perSecond, cpu: server, run: get(tuf.RoleTargets, true)},
+		{key: "new", name: "publish one tag, new repository", unit: seconds, cpu: both, run: publishNew},
+		{key: "more", name: "publish one more tag in " + large, unit: seconds, cpu: both, run: publishMore},
+		{key: "list", name: "list " + large + " tags, cold", unit: seconds, cpu: both, run: list},
+		{key: "cold", name: "requests of a verify, cold", unit: requests, run: verify(false)},
+		{key: "warm", name: "requests of a verify, warm", unit: requests, run: verify(true)},
+		{key: "static", name: "GET a static file like timestamp.json, same TLS", unit: perSecond, limit: true, run: static},
+		{key: "signature", name: "one P-256 signature", unit: seconds, limit: true, run: signature},
+		{key: "fsync", name: "one fsync of 4 KiB", unit: seconds, limit: true, run: fsync},
+		{key: "kdf", name: "open a key file as ours are by default", unit: seconds, limit: true, run: derive(0)},
+		{key: "stockkdf", name: "open a key file as the stock programs write it", unit: seconds, limit: true, run: derive(stockRounds)},
+	}
+}
+
+func rowKeys() (keys []string) {
+	for _, w := range newRows(1) {
+		keys = append(keys, w.key)
+	}
+	return keys
+}
+
+// measure does the work of w on p. If a service of p ended by itself meanwhile,
+// all of it is done again on the new one.
+func (s *stage) measure(ctx context.Context, w *row, p *peer) (sample, error) {
+	var err error
+	for range 4 {
+		if p.seed == nil || p.seed.lives != p.lives() {
+			if err = s.plant(ctx, p); err != nil {
+				if p.lives() != 0 && ctx.Err() == nil && s.restarted(ctx, p, p.lives()) {
+					continue
+				}
+				return sample{}, err
+			}
+		}
+		lives := p.lives()
+		var got sample
+		if got, err = w.run(ctx, s, p); err == nil && p.lives() == lives {
+			return got, nil
+		}
+		if ctx.Err() != nil || !s.restarted(ctx, p, lives) {
+			return sample{}, err
+		}
+		s.redone++
+	}
+	return sample{}, fmt.Errorf("%s ends by itself again and again: %w", p.name, err)
+}
+
+// restarted reports whether p is another one than it was. A service that is
+// just ending does not answer, so that its successor is waited for.
+func (s *stage) restarted(ctx context.Context, p *peer, lives int64) bool {
+	return s.ready(ctx, p) == nil && p.lives() != lives
+}
+
+// cpu returns the CPU time that the services of p have used, or false.
+func (p *peer) cpu() (sum time.Duration, ok bool) {
+	for _, s := range p.processes {
+		d, err := s.cpu()
+		if err != nil {
+			return 0, false
+		}
+		sum += d
+	}
+	return sum, true
+}
+
+// spent returns what the services of p have used since before, at least 1 ns,
+// or 0 if that is not known.
+func (p *peer) spent(before time.Duration, known bool) time.Duration {
+	after, ok := p.cpu()
+	if !ok || !known {
+		return 0
+	}
+	return max(after-before, 1)
+}
+
+// get measures requests for a file of the small repository.
+func get(role tuf.RoleName, hashed bool) measurement {
+	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
+		f, ok := p.seed.files[role]
+		if !ok {
+			return sample{}, fmt.Errorf("no %s was published", role)
+		}
+		sum := sha256.Sum256(f.Raw)
+		path := "/v2/" + string(p.seed.small) + "/_trust/tuf/" + string(role)
+		if hashed {
+			path += "." + hex.EncodeToString(sum[:])
+		}
+		conf, err := clientTLS(p.ca)
+		if err != nil {
+			return sample{}, err
+		}
+		l := &load{p.addr, conf, path + ".json", int64(len(f.Raw)), sum}
+		before, known := p.cpu()
+		rate, err := l.run(ctx, s.o.duration)
+		if err != nil {
+			return sample{}, err
+		}
+		got := sample{value: rate}
+		if spent := p.spent(before, known); spent > 0 && rate > 0 {
+			got.cpu = time.Duration(float64(spent) / (rate * s.o.duration.Seconds()))
+		}
+		return got, nil
+	}
+}
+
+// commands runs programs of p's client one after the other and returns how
+// long that took, the CPU time of all, and what they printed.
+func (s *stage) commands(ctx context.Context, p *peer, argvs ...[]string) (sample, string, error) {
+	var out bytes.Buffer
+	var client time.Duration
+	before, known := p.cpu()
+	began := time.Now()
+	for _, argv := range argvs {
+		var problem bytes.Buffer
+		c := command(ctx, s.env, argv...)
+		c.Stdout, c.Stderr = &out, &problem
+		if err := c.Run(); err != nil {
+			return sample{}, "", fmt.Errorf("%s %s: %w\n%s", filepath.Base(argv[0]), strings.Join(argv[1:], " "), err, strings.TrimSpace(problem.String()))
+		}
+		client += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+	}
+	got := sample{value: time.Since(began).Seconds()}
+	if spent := p.spent(before, known); spent > 0 {
+		got.cpu = client + spent
+	}
+	return got, out.String(), nil
+}
+
+// argv is a call of p's client in its own directory.
+func (p *peer) argv(verb string, args ...string) []string {
+	return p.client(p.url(), p.ca, p.seed.home, verb, args...)
+}
+
+// unique numbers what must not be there yet. It only counts.
+func (s *stage) unique() string {
+	s.named++
+	return strconv.Itoa(s.named)
+}
+
+func publishNew(ctx context.Context, s *stage, p *peer) (sample, error) {
+	gun := fmt.Sprintf("bench.example/new/%s", s.unique())
+	got, _, err := s.commands(ctx, p, p.argv(modeInit, gun), p.argv(modeAdd, gun, "latest", strconv.Itoa(size), digest("latest")))
+	if err != nil {
+		return got, err
+	}
+	return got, s.published(ctx, p, gun, "latest")
+}
+
+func publishMore(ctx context.Context, s *stage, p *peer) (sample, error) {
+	gun, tag := string(p.seed.large), "extra-"+s.unique()
+	got, _, err := s.commands(ctx, p, p.argv(modeAdd, gun, tag, strconv.Itoa(size), digest(tag)))
+	if err != nil {
+		return got, err
+	}
+	return got, s.published(ctx, p, gun, tag)
+}
+
+func digest(tag string) string {
+	sum := sha256.Sum256([]byte(tag))
+	return hex.EncodeToString(sum[:])
+}
+
+// published sees, with a client that knows nothing, that the tag is there.
+func (s *stage) published(ctx context.Context, p *peer, gun, tag string) error {
+	home, err := os.MkdirTemp(s.dir, "cold-")
+	if err != nil {
+		return err
+	}
+	_, out, err := s.commands(ctx, p, p.client(p.url(), p.ca, home, modeLookup, gun, tag))
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(out, digest(tag)) {
+		return fmt.Errorf("%s was published in %s, and is not there", tag, gun)
+	}
+	return os.RemoveAll(home)
+}
+
+func list(ctx context.Context, s *stage, p *peer) (sample, error) {
+	home, err := os.MkdirTemp(s.dir, "cold-")
+	if err != nil {
+		return sample{}, err
+	}
+	got, out, err := s.commands(ctx, p, p.client(p.url(), p.ca, home, modeList, string(p.seed.large)))
+	if err != nil {
+		return got, err
+	}
+	for _, i := range []int{0, s.o.tags - 1} {
+		if !strings.Contains(out, digest(tagName(i))) {
+			return got, fmt.Errorf("the list lacks %s", tagName(i))
+		}
+	}
+	if n := strings.Count(out, "\n"); n < s.o.tags {
+		return got, fmt.Errorf("a list of %d tags has %d lines", s.o.tags, n)
+	}
+	return got, os.RemoveAll(home)
+}
+
+// verify counts the requests of a client that looks up a tag, in an empty
+// directory or the second time.
+func verify(warm bool) measurement {
+	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
+		home, err := os.MkdirTemp(s.dir, "verify-")
+		if err != nil {
+			return sample{}, err
+		}
+		c, err := s.newCounter(p)
+		if err != nil {
+			return sample{}, err
+		}
+		defer c.close()
+		look := func() error {
+			_, out, err := s.commands(ctx, p, p.client("https://"+c.addr, s.certs.ca, home, modeLookup, string(p.seed.large), tagName(0)))
+			if err == nil && !strings.Contains(out, digest(tagName(0))) {
+				err = fmt.Errorf("lookup does not name the digest of %s", tagName(0))
+			}
+			return err
+		}
+		if err := look(); err != nil {
+			return sample{}, err
+		}
+		before := int64(0)
+		if warm {
+			before = c.n.Load()
+			if err := look(); err != nil {
+				return sample{}, err
+			}
+		}
+		return sample{value: float64(c.n.Load() - before)}, os.RemoveAll(home)
+	}
+}
+
+// A counter passes requests on to a peer and counts them.
+type counter struct {
+	addr    string
+	n       atomic.Int64
+	server  *http.Server
+	serving sync.WaitGroup
+}
+
+func (s *stage) newCounter(p *peer) (*counter, error) {
+	conf, err := clientTLS(p.ca)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.LoadX509KeyPair(s.certs.cert, s.certs.key)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	c := &counter{addr: strings.Replace(l.Addr().String(), "127.0.0.1", "localhost", 1)}
+	to := &url.URL{Scheme: "https", Host: p.addr}
+	quiet := log.New(io.Discard, "", 0) // what goes wrong, the client says
+	proxy := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		Transport: &http.Transport{TLSClientConfig: conf}, ErrorLog: quiet,
+	}
+	c.server = &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c.n.Add(1)
+			proxy.ServeHTTP(w, r)
+		}),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, ErrorLog: quiet,
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	if err := s.trust(c.addr, s.certs.ca); err != nil {
+		_ = l.Close() // the first error is the one to report
+		return nil, err
+	}
+	c.serving.Go(func() { _ = c.server.ServeTLS(l, "", "") }) // returns ErrServerClosed at close
+	return c, nil
+}
+
+func (c *counter) close() {
+	_ = c.server.Close() // nobody is connected any more
+	c.serving.Wait()
+}
