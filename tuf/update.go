@@ -427,6 +427,9 @@ func (u *Update) addTargets(raw []byte) error {
 	if err := v.meta.matches(raw); err != nil {
 		return u.refuse(name, 0, err)
 	}
+	if name.Delegation() && u.madeAnew(v.role) {
+		delete(u.floor, name)
+	}
 	d, err := u.accept(v.role, raw)
 	if err != nil {
 		// A delegation whose keys or life ran out must not make the whole
@@ -477,6 +480,17 @@ func (u *Update) sameBefore(role Role) bool {
 	}
 	old, ok := u.past.Role(role.Name)
 	return ok && sameKeys(old, role)
+}
+
+// madeAnew reports whether the past knew the delegation with other keys only:
+// then none of its old files could pass for a new one, and its versions may
+// begin again (amendments: 17).
+func (u *Update) madeAnew(role Role) bool {
+	if u.past == nil {
+		return false
+	}
+	old, ok := u.past.Role(role.Name)
+	return ok && !slices.ContainsFunc(role.Keys, func(k Key) bool { return old.holds(k.CanonicalID()) })
 }
 
 // reuse serves what is wanted by hash from the past for as long as it can.
