@@ -242,3 +242,22 @@ func TestDelegationWithoutKeys(t *testing.T) {
 		}
 	}
 }
+
+// Amendment 17: a delegation that was removed and made again for other people
+// begins at version 1. For the same people it may not go back.
+func TestDelegationMadeAnew(t *testing.T) {
+	t.Parallel()
+	for label, refused := range map[string]bool{"somebody else": false, string(tuf.RoleReleases): true} {
+		repo := released(t)
+		repo.Publish(t, tuf.AddTarget{Target: tuftest.TargetIn(tuf.RoleReleases, "1.1")})
+		past := repo.Trusted(t)
+		repo.Publish(t, tuf.RemoveDelegation{Name: tuf.RoleReleases})
+		repo.Publish(t,
+			tuf.EditDelegation{Role: tuf.RoleReleases, AddKeys: []tuf.PublicKey{tuftest.Key(label).PublicKey()}, AddPaths: []string{""}},
+			tuf.AddTarget{Target: tuftest.TargetIn(tuf.RoleReleases, "2.0")})
+		_, err := tuftest.Walk(past, repo.Files(), repo.Now())
+		if errors.Is(err, tuf.ErrRollback) != refused || !refused && err != nil {
+			t.Errorf("made anew for %s: %v", label, err)
+		}
+	}
+}
