@@ -21,8 +21,8 @@ import (
 // Further errors, beside those of Resolve: ErrReference (to has a digest),
 // ErrNoImage, ErrAmbiguous, ErrNoEngine, ErrEngine.
 func (c *Client) Push(ctx context.Context, from Image, to Ref, o PushOptions) (Descriptor, error) {
-	if !to.Digest.IsZero() {
-		return Descriptor{}, fmt.Errorf("%w: cannot push a digest reference", ErrReference)
+	if err := pushable(to); err != nil {
+		return Descriptor{}, err
 	}
 	tell := oneAtATime(o.Progress)
 	if from.Kind == Engine {
