@@ -47,36 +47,42 @@ type section struct{ at, size int64 }
 
 // openArchive opens an archive as a source, and finds the image chosen.
 func openArchive(ctx context.Context, from Image) (source, *manifest, error) {
-	f, err := os.Open(from.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("%s: %w", from, ErrNoImage)
-	}
+	a, err := scanArchive(ctx, from)
 	if err != nil {
 		return nil, nil, err
 	}
-	a := &archive{path: from.Path, file: f}
 	src, m, err := a.find(ctx, from)
 	if err != nil {
-		_ = f.Close() // the first error counts
+		_ = a.Close() // the first error counts
 		return nil, nil, err
 	}
 	return src, m, nil
 }
 
-func (a *archive) find(ctx context.Context, from Image) (source, *manifest, error) {
+// scanArchive opens an archive and finds out what files it has.
+func scanArchive(ctx context.Context, from Image) (*archive, error) {
+	f, err := os.Open(from.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", from, ErrNoImage)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := &archive{path: from.Path, file: f}
 	if err := a.scan(ctx); err != nil {
+		_ = f.Close() // the first error counts
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *archive) find(ctx context.Context, from Image) (source, *manifest, error) {
+	index, err := a.index()
+	if err != nil {
 		return nil, nil, err
 	}
-	if _, ok := a.files[indexFile]; !ok {
+	if index == nil {
 		return a.findOld(from)
-	}
-	raw, err := a.read(indexFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	index, err := parseLayoutIndex(raw, a.path)
-	if err != nil {
-		return nil, nil, err
 	}
 	entry, err := index.find(from, archiveName)
 	if err != nil {
@@ -84,6 +90,43 @@ func (a *archive) find(ctx context.Context, from Image) (source, *manifest, erro
 	}
 	m, err := a.manifest(ctx, entry)
 	return a, m, err
+}
+
+// index reads index.json; nil if this is an archive of the older form.
+func (a *archive) index() (*layoutIndex, error) {
+	if _, ok := a.files[indexFile]; !ok {
+		return nil, nil
+	}
+	raw, err := a.read(indexFile)
+	if err != nil {
+		return nil, err
+	}
+	return parseLayoutIndex(raw, a.path)
+}
+
+// names returns the full names with tag under which find knows the images.
+func (a *archive) names() ([]string, error) {
+	index, err := a.index()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	if index != nil {
+		for i := range index.entries {
+			names = append(names, archiveName(index.entries[i].Annotations))
+		}
+		return names, nil
+	}
+	entries, err := a.oldEntries()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		for _, t := range e.RepoTags {
+			names = append(names, archiveName(map[string]string{refName: t}))
+		}
+	}
+	return names, nil
 }
 
 // archiveName returns the full name of an entry, as ParseImage makes it.
@@ -164,15 +207,24 @@ func (a *archive) open(_ context.Context, c content) (io.ReadCloser, error) {
 
 func (a *archive) Close() error { return a.file.Close() }
 
-// findOld reads the form without a layout.
-func (a *archive) findOld(from Image) (source, *manifest, error) {
+// oldEntries reads manifest.json.
+func (a *archive) oldEntries() ([]archiveEntry, error) {
 	raw, err := a.read(dockerIndex)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %s has neither %s nor %s", ErrUnsupported, a.path, indexFile, dockerIndex)
+		return nil, fmt.Errorf("%w: %s has neither %s nor %s", ErrUnsupported, a.path, indexFile, dockerIndex)
 	}
 	var entries []archiveEntry
 	if json.Unmarshal(raw, &entries) != nil || len(entries) > maxChildren {
-		return nil, nil, fmt.Errorf("%w: %s in %s is broken", ErrUnsupported, dockerIndex, a.path)
+		return nil, fmt.Errorf("%w: %s in %s is broken", ErrUnsupported, dockerIndex, a.path)
+	}
+	return entries, nil
+}
+
+// findOld finds the image in the form without a layout.
+func (a *archive) findOld(from Image) (source, *manifest, error) {
+	entries, err := a.oldEntries()
+	if err != nil {
+		return nil, nil, err
 	}
 	var choices []string
 	chosen := ""

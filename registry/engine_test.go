@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -108,7 +109,7 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Api-Version", "1.47")
 		return
 	}
-	path, ok := strings.CutPrefix(r.URL.Path, "/v1.47/images/")
+	rest, ok := strings.CutPrefix(r.URL.Path, "/v1.47/images/")
 	if !ok {
 		http.NotFound(w, r)
 		return
@@ -127,12 +128,16 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	say := func(v any) {
 		_ = json.NewEncoder(w).Encode(v)
 	}
-	if r.Method == http.MethodPost && path == "create" {
+	if r.Method == http.MethodPost && rest == "create" {
 		e.pull(r.FormValue("fromImage"), r.FormValue("tag"), say)
 		return
 	}
-	at := strings.LastIndexByte(path, '/')
-	name, verb := path[:at], path[at+1:]
+	if r.Method == http.MethodGet && rest == "json" {
+		e.list(r.FormValue("filters"), say)
+		return
+	}
+	at := strings.LastIndexByte(rest, '/')
+	name, verb := rest[:at], rest[at+1:]
 	if verb == "push" {
 		name += ":" + r.FormValue("tag")
 	}
@@ -156,6 +161,34 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+// list answers as engines do: the filter is a pattern for the name, and images
+// without a name are called <none>.
+func (e *fakeEngine) list(filters string, say func(any)) {
+	filter := struct{ Reference []string }{}
+	if filters != "" && json.Unmarshal([]byte(filters), &filter) != nil {
+		e.t.Errorf("filters %q is not JSON", filters)
+	}
+	answer := []map[string]any{{"RepoTags": []string{"<none>:<none>"}}, {"RepoTags": nil}}
+	for n := range e.images {
+		if strings.Contains(n, "@") {
+			continue
+		}
+		name := n[:strings.LastIndexByte(n, ':')]
+		fits := len(filter.Reference) == 0
+		for _, pattern := range filter.Reference {
+			ok, err := path.Match(pattern, strings.TrimPrefix(name, "docker.io/library/"))
+			if err != nil {
+				e.t.Errorf("filter %q: %v", pattern, err)
+			}
+			fits = fits || ok
+		}
+		if fits {
+			answer = append(answer, map[string]any{"RepoTags": []string{n}})
+		}
+	}
+	say(answer)
 }
 
 // location splits a name into the URL of its repository and the rest.
