@@ -203,6 +203,9 @@ func TestMissingRoot(t *testing.T) { // F7
 	}
 	_, err := c.Update(t.Context())
 	wantErr(t, "Update without a root beside other files", err, ErrDamaged)
+	if want := "root.json: is missing, although other trust data is there"; !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("Update without a root: %q, want the end %q", err, want)
+	}
 	_, err = c.Init(t.Context(), InitOptions{})
 	wantErr(t, "Init without a root beside other files", err, ErrDamaged)
 	if err := c.dir.Forget(app); err != nil {
@@ -416,6 +419,41 @@ func TestSlowerProcess(t *testing.T) {
 	newest, _ := set.File(tuf.RoleTargets)
 	if got := metadata(t, reader)[pathOf(app, tuf.RoleTargets)]; got != string(newest.Raw) {
 		t.Error("the newest targets file is not the one that is saved")
+	}
+}
+
+// What another process accepts on purpose is not undone by one that began
+// before.
+func TestAcceptedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	owner := publisher(t, s, "1")
+	slow := newClient(t, s)
+	slow.update(t)
+	owner.publish(t, "2")
+	anew := newServer(s.clock)
+	publisher(t, anew, "1")
+	fast := slow.another(func(c *Config) { c.Remote = anew })
+	var accepted map[string]string
+	s.set(func() {
+		s.alter = func(w tuf.Want, raw []byte) ([]byte, error) {
+			if w.Role == tuf.RoleTargets && accepted == nil {
+				set, err := fast.Afresh(t.Context())
+				if err == nil {
+					err = fast.Accept(set)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				accepted = metadata(t, slow)
+			}
+			return raw, nil
+		}
+	})
+	_, err := slow.Update(t.Context())
+	wantErr(t, "Update of the slow one", err, tuf.ErrRoot)
+	if diff := cmp.Diff(accepted, metadata(t, slow)); diff != "" {
+		t.Errorf("accepted files changed:\n%s", diff)
 	}
 }
 

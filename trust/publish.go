@@ -173,9 +173,6 @@ func (r *Repository) sign(ctx context.Context, b base, j job, o tuf.SignOptions)
 	if err := draft.Apply(changes...); err != nil {
 		return nil, nil, err
 	}
-	if len(draft.Changed()) == 0 && !resignsSnapshot(changes) {
-		return nil, draft.Warnings(), nil
-	}
 	ring := j.ring
 	if ring == nil {
 		ring = r.c.Keys
@@ -186,15 +183,6 @@ func (r *Repository) sign(ctx context.Context, b base, j job, o tuf.SignOptions)
 		files = slices.Insert(files, 0, b.past.Root()) // as Init signed it
 	}
 	return files, draft.Warnings(), err
-}
-
-// resignsSnapshot reports whether a snapshot is to be signed although nothing
-// else changes.
-func resignsSnapshot(changes []tuf.Change) bool {
-	return slices.ContainsFunc(changes, func(c tuf.Change) bool {
-		r, ok := c.(tuf.Resign)
-		return ok && r.Role == tuf.RoleSnapshot
-	})
 }
 
 // publish runs j, and counts what it leaves alone.

@@ -229,6 +229,15 @@ func TestLostAnswer(t *testing.T) {
 	if err != nil || p.Attempts != 1 {
 		t.Errorf("Publish with a lost answer and a successor = %+v, %v, want success after 1 attempt", p, err)
 	}
+	// To sign again is not the same when it is done twice.
+	was, _ := c.update(t).Info(tuf.RoleTargets)
+	s.set(func() { s.after = once() })
+	if p, err := c.Witness(t.Context(), tuf.RoleTargets); err != nil || p.Attempts != 1 {
+		t.Errorf("Witness with a lost answer = %+v, %v, want success after 1 attempt", p, err)
+	}
+	if now, _ := c.update(t).Info(tuf.RoleTargets); now.Version != was.Version+1 {
+		t.Errorf("Witness with a lost answer took targets from version %d to %d", was.Version, now.Version)
+	}
 	// Lost, and then the server is gone: nobody knows.
 	s.set(func() {
 		s.after = func(op string) error { s.before = down; return down(op) }

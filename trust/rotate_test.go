@@ -193,6 +193,30 @@ func TestRotateToGivenKeys(t *testing.T) {
 	}
 }
 
+// A private key that is still needed is not destroyed.
+func TestRotateKeepsNeededKeys(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	c := publisher(t, s, "1")
+	old := c.ids(t, tuf.RoleTargets)[0]
+	k, err := keys.Generate(t.Context(), c.mem, keys.P256, keys.Info{Role: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice := k.PublicKey().CanonicalID()
+	got, err := c.Rotate(t.Context(), Rotation{Role: tuf.RoleTargets, Keys: []tuf.CanonicalID{old, alice}})
+	if err != nil || len(got.Removed) > 0 {
+		t.Errorf("Rotate to the old key and another = %+v, %v, want nothing removed", got, err)
+	}
+	got, err = c.Rotate(t.Context(), Rotation{Role: tuf.RoleTargets})
+	if err != nil || !slices.Equal(got.Removed, []tuf.CanonicalID{old}) {
+		t.Errorf("Rotate = %+v, %v, want only %s removed", got, err, old.Short())
+	}
+	if ok, err := c.c.Keys.Has(t.Context(), alice); !ok || err != nil {
+		t.Errorf("a signer's own key was removed, %v", err)
+	}
+}
+
 func TestWitness(t *testing.T) {
 	t.Parallel()
 	s := newServer(newClock())

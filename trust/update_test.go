@@ -150,6 +150,12 @@ func TestOfflineOnlyWhenUnreachable(t *testing.T) {
 			t.Errorf("Update when the server gives %v = %v, %v, want only that error", want, set, err)
 		}
 	}
+	s.set(func() { s.before = down })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if set, err := reader.Update(ctx); set != nil {
+		t.Errorf("Update, cancelled = %v, %v, want no Set", set, err)
+	}
 	if diff := cmp.Diff(before, metadata(t, reader)); diff != "" {
 		t.Errorf("files changed:\n%s", diff)
 	}
