@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,35 +20,44 @@ type certificateFiles struct {
 }
 
 // A reloader serves a certificate from files and takes up new ones when they
-// change, so that a renewed certificate needs no restart.
+// change, so that a renewed certificate needs no restart. It is safe for
+// concurrent use.
 type reloader struct {
 	files certificateFiles
 	log   *slog.Logger
+	now   func() time.Time // when to look again, not whether to trust
 
 	mu      sync.Mutex
-	checked time.Time
-	seen    [2]time.Time // modification times of both files
-	cert    *tls.Certificate
+	checked time.Time        // guarded by mu
+	seen    [2]time.Time     // guarded by mu: modification times of both files
+	cert    *tls.Certificate // guarded by mu
+	trouble string           // guarded by mu: what was logged last; empty if all is well
 }
 
+// lookEvery is how often the files are looked at, at most.
+const lookEvery = time.Second
+
 // newReloader loads the certificate once: a server without one does not start
-// (attacks.md S4).
-func newReloader(f certificateFiles, log *slog.Logger) (*reloader, error) {
-	r := &reloader{files: f, log: log}
+// (attacks.md S4). name is the part of the configuration that names the files.
+func newReloader(name string, f certificateFiles, log *slog.Logger) (*reloader, error) {
+	r := &reloader{files: f, log: log, now: time.Now}
 	if f.Certificate == "" || f.Key == "" {
-		return nil, errors.New("tls: both certificate and key must be named")
+		return nil, fmt.Errorf("%s.certificate and %[1]s.key must both be set", name)
 	}
-	return r, r.load()
+	if err := r.load(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return r, nil
 }
 
 func (r *reloader) load() error {
 	seen, err := r.times()
 	if err != nil {
-		return fmt.Errorf("tls: %w", err)
+		return err
 	}
 	cert, err := tls.LoadX509KeyPair(r.files.Certificate, r.files.Key)
 	if err != nil {
-		return fmt.Errorf("tls certificate %s with key %s: %w", r.files.Certificate, r.files.Key, err)
+		return fmt.Errorf("certificate %s with key %s: %w", r.files.Certificate, r.files.Key, err)
 	}
 	r.cert, r.seen = &cert, seen
 	return nil
@@ -66,23 +74,31 @@ func (r *reloader) times() (t [2]time.Time, err error) {
 	return t, nil
 }
 
-// get returns the certificate, and looks at the files once a second at most.
-// What cannot be loaded is logged, and the old one goes on serving.
+// get returns the certificate, after a look at the files if the last one was a
+// while ago. What cannot be loaded is logged once, and the old one goes on
+// serving; the files may be half written, so they are tried again.
 func (r *reloader) get() (*tls.Certificate, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now := time.Now(); now.Sub(r.checked) > time.Second {
-		r.checked = now
-		if seen, err := r.times(); err != nil || seen != r.seen {
-			if err == nil {
-				err = r.load()
-			}
-			if err != nil {
-				r.log.Warn("certificate not reloaded", "file", r.files.Certificate, "err", err)
-			} else {
-				r.log.Info("certificate reloaded", "file", r.files.Certificate)
-			}
-		}
+	now := r.now()
+	if now.Sub(r.checked) < lookEvery {
+		return r.cert, nil
+	}
+	r.checked = now
+	seen, err := r.times()
+	changed := err == nil && seen != r.seen
+	if changed {
+		err = r.load()
+	}
+	switch {
+	case err != nil && err.Error() != r.trouble:
+		r.trouble = err.Error()
+		r.log.Warn("certificate not reloaded", "file", r.files.Certificate, "err", err)
+	case err == nil && changed:
+		r.log.Info("certificate reloaded", "file", r.files.Certificate, "expires", r.cert.Leaf.NotAfter)
+		fallthrough
+	case err == nil:
+		r.trouble = ""
 	}
 	return r.cert, nil
 }
@@ -118,15 +134,16 @@ func serveUntil(ctx context.Context, h *http.Server, l net.Listener, log *slog.L
 	}()
 	select {
 	case err := <-failed:
-		return err
+		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
 	log.Info("stopping")
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	err := h.Shutdown(end)
-	if serr := <-failed; err == nil && !errors.Is(serr, http.ErrServerClosed) {
-		err = serr
+	<-failed // http.ErrServerClosed
+	if err != nil {
+		return fmt.Errorf("stop: requests were still under way after %v: %w", drain, err)
 	}
-	return err
+	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -23,7 +22,6 @@ type app struct {
 	out, err io.Writer
 	env      func(string) string
 	now      func() time.Time
-	logger   *slog.Logger // set when the configuration is known
 }
 
 // Exit statuses (style: 0 done, 1 could not, 2 wrong usage).
@@ -35,11 +33,14 @@ const (
 // A usageError says that the command was called wrongly.
 type usageError struct{ error }
 
+func (e usageError) Unwrap() error { return e.error }
+
 func usage(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	a := &app{out: os.Stdout, err: os.Stderr, env: os.Getenv, now: time.Now}
 	os.Exit(a.run(ctx, os.Args[1:]))
 }

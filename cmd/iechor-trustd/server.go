@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +13,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	_ "modernc.org/sqlite" // the driver "sqlite"
 
-	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/server"
 	"github.com/iechor/trust/signer"
-	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -28,20 +24,20 @@ type serverConfig struct {
 	Listen         string           `yaml:"listen" usage:"address to listen on, host:port"`
 	TLS            certificateFiles `yaml:"tls"`
 	Plaintext      bool             `yaml:"plaintext" usage:"serve without TLS, behind something that adds it"`
-	Authentication string           `yaml:"authentication" usage:"who may do what; \"none\": everybody everything"`
+	Authentication string           `yaml:"authentication" usage:"who may do what; must be set; \"none\": everybody everything"`
 	Storage        string           `yaml:"storage" usage:"where trust data is kept: sqlite:FILE"`
 	Signer         signerAddress    `yaml:"signer"`
 	Prefixes       []string         `yaml:"prefixes" usage:"serve only repositories whose names begin so; each ends in a slash"`
 	MaxAge         struct {
-		Current    duration `yaml:"current" usage:"how long caches may keep current files (5m; 0s: not at all)"`
-		Consistent duration `yaml:"consistent" usage:"how long caches may keep files addressed by hash or version (30d; 0s: not at all)"`
+		Current    duration `yaml:"current" usage:"how long caches may keep current files (0s: not at all)"`
+		Consistent duration `yaml:"consistent" usage:"how long caches may keep files addressed by hash or version (0s: not at all)"`
 	} `yaml:"max-age"`
 	Lifetime struct {
-		Snapshot  duration `yaml:"snapshot" usage:"life of the snapshots that the server signs (365d)"`
-		Timestamp duration `yaml:"timestamp" usage:"life of timestamps (3d)"`
+		Snapshot  duration `yaml:"snapshot" usage:"life of the snapshots that the server signs"`
+		Timestamp duration `yaml:"timestamp" usage:"life of timestamps"`
 	} `yaml:"lifetime"`
 	KeyType     string `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
-	VersionStep int64  `yaml:"version-step" usage:"largest step between the versions of consecutive files (1)"`
+	VersionStep int64  `yaml:"version-step" usage:"largest step between the versions of consecutive files"`
 	LogLevel    string `yaml:"log-level" usage:"debug, info, warn or error"`
 }
 
@@ -91,15 +87,20 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 	if c.Authentication != "none" {
 		return fmt.Errorf(`authentication must be spelled out: "none" lets everybody do everything, so that access has to be limited in front of this server; it is %q`, c.Authentication)
 	}
+	t, err := serverTLS(c, log)
+	if err != nil {
+		return err
+	}
+	keys, err := dialSigner(c.Signer, log)
+	if err != nil {
+		return err
+	}
+	defer keys.Close()
 	store, closeStore, err := openStore(ctx, c.Storage)
 	if err != nil {
 		return err
 	}
 	defer closeStore()
-	keys, err := dialSigner(c.Signer, log)
-	if err != nil {
-		return err
-	}
 	s, err := server.New(server.Config{
 		Store: store, Keys: keys, Auth: server.NoAuth{}, Prefixes: c.Prefixes,
 		MaxAge:    server.MaxAge{Current: orNever(c.MaxAge.Current), Consistent: orNever(c.MaxAge.Consistent)},
@@ -110,16 +111,7 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 		return err
 	}
 	h := server.HTTPServer(s, log)
-	switch {
-	case c.Plaintext && (c.TLS.Certificate != "" || c.TLS.Key != ""):
-		return errors.New("both plaintext and tls are configured: choose one")
-	case !c.Plaintext:
-		r, err := newReloader(c.TLS, log)
-		if err != nil {
-			return fmt.Errorf("%w (\"plaintext: true\" serves without TLS, behind something that adds it)", err)
-		}
-		h.TLSConfig = &tls.Config{GetCertificate: r.server, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
-	}
+	h.TLSConfig = t
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("start the trust server: %w", err)
@@ -127,11 +119,31 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 	log.Info("trust server started", "listen", l.Addr().String(), "tls", !c.Plaintext, "version", version())
 	background, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { s.Run(background) })
+	running.Go(func() { s.Run(background) }) // renews and prunes
+	running.Go(func() {
+		if err := keys.Ping(background); err != nil && background.Err() == nil {
+			log.Warn("signer does not answer", "err", err)
+		}
+	})
 	err = serveUntil(ctx, h, l, log)
 	stop()
 	running.Wait()
 	return err
+}
+
+// serverTLS returns what to serve TLS with, nil where plaintext is spelled out.
+func serverTLS(c *serverConfig, log *slog.Logger) (*tls.Config, error) {
+	switch {
+	case c.Plaintext && c.TLS != certificateFiles{}:
+		return nil, errors.New("both plaintext and tls are configured: choose one")
+	case c.Plaintext:
+		return nil, nil
+	}
+	r, err := newReloader("tls", c.TLS, log)
+	if err != nil {
+		return nil, fmt.Errorf("%w (\"plaintext: true\" serves without TLS, behind something that adds it)", err)
+	}
+	return &tls.Config{GetCertificate: r.server, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}, nil
 }
 
 // orNever turns a configured 0 into "not at all".
@@ -142,39 +154,14 @@ func orNever(d duration) time.Duration {
 	return time.Duration(d)
 }
 
-// openDatabase opens what a storage setting names.
-func openDatabase(ctx context.Context, setting string) (*database.DB, error) {
-	path, ok := strings.CutPrefix(setting, "sqlite:")
-	if !ok || path == "" {
-		return nil, fmt.Errorf(`storage must be "sqlite:" and a file, for example sqlite:/var/lib/iechor-trustd/server.db; it is %q`, setting)
-	}
-	db, err := sql.Open("sqlite", database.SQLiteDSN(path))
-	if err != nil {
-		return nil, err
-	}
-	if err := db.PingContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, err), db.Close())
-	}
-	return database.New(db, database.SQLite), nil
-}
-
-func openStore(ctx context.Context, setting string) (*storage.SQL, func(), error) {
-	db, err := openDatabase(ctx, setting)
-	if err != nil {
-		return nil, nil, err
-	}
-	store, err := storage.Open(ctx, db)
-	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
-	}
-	return store, func() { _ = db.Close() }, nil // everything acknowledged is on disk
-}
-
 func dialSigner(c signerAddress, log *slog.Logger) (*signer.Client, error) {
 	if c.URL == "" {
 		return nil, errors.New("signer.url is not set: the server signs nothing by itself")
 	}
 	if strings.HasPrefix(c.URL, "unix:") {
+		if c.CA != "" || c.Certificate != "" || c.Key != "" {
+			return nil, errors.New("signer.ca, certificate and key are of no use with a Unix socket: leave them out")
+		}
 		return signer.Dial(c.URL, nil)
 	}
 	if c.CA == "" {
@@ -184,9 +171,9 @@ func dialSigner(c signerAddress, log *slog.Logger) (*signer.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := newReloader(certificateFiles{c.Certificate, c.Key}, log)
+	r, err := newReloader("signer", certificateFiles{c.Certificate, c.Key}, log)
 	if err != nil {
-		return nil, fmt.Errorf("signer: %w", err)
+		return nil, err
 	}
 	return signer.Dial(c.URL, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, GetClientCertificate: r.client})
 }

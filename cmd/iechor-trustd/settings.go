@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
@@ -64,19 +65,24 @@ func (s setting) set(text string) error {
 	case reflect.String:
 		s.value.SetString(text)
 	case reflect.Bool:
-		b, err := strconv.ParseBool(text)
-		if err != nil {
+		if text != "true" && text != "false" {
 			return fmt.Errorf("%q is neither true nor false", text)
 		}
-		s.value.SetBool(b)
+		s.value.SetBool(text == "true")
 	case reflect.Int64:
 		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
+		if err != nil || n < 0 {
 			return fmt.Errorf("%q is not a whole number", text)
 		}
 		s.value.SetInt(n)
 	case reflect.Slice:
-		s.value.Set(reflect.ValueOf(strings.Split(text, ",")))
+		var list []string
+		for one := range strings.SplitSeq(text, ",") {
+			if one = strings.TrimSpace(one); one != "" {
+				list = append(list, one)
+			}
+		}
+		s.value.Set(reflect.ValueOf(list))
 	}
 	return nil
 }
@@ -91,21 +97,26 @@ func (f *flagValue) String() string     { return f.text }
 func (f *flagValue) Set(s string) error { f.text = s; return nil }
 func (f *flagValue) Type() string       { return f.kind }
 
-// addFlags makes a flag of every setting of config, a pointer to a struct.
-func addFlags(flags *pflag.FlagSet, config any) {
+// addFlags makes a flag of every setting of config, a pointer to a struct that
+// holds the defaults. With parts only those whose paths begin with one of them.
+func addFlags(flags *pflag.FlagSet, config any, parts ...string) {
 	for _, s := range settings(reflect.ValueOf(config).Elem()) {
-		kind := "text"
+		if len(parts) > 0 && !slices.Contains(parts, s.path[0]) {
+			continue
+		}
+		kind, preset := "text", fmt.Sprint(s.value.Interface())
 		switch {
 		case s.value.Kind() == reflect.Bool:
-			kind = "bool"
+			kind, preset = "bool", ""
 		case s.value.Type() == reflect.TypeFor[duration]():
 			kind = "duration"
 		case s.value.Kind() == reflect.Int64:
 			kind = "number"
 		case s.value.Kind() == reflect.Slice:
-			kind = "list"
+			kind, preset = "list", ""
 		}
 		f := flags.VarPF(&flagValue{kind: kind}, s.flag(), "", s.usage)
+		f.DefValue = preset
 		if kind == "bool" {
 			f.NoOptDefVal = "true"
 		}
@@ -156,7 +167,7 @@ func readConfig(path string, config any) error {
 }
 
 func parseConfig(raw []byte, config any) error {
-	d := yaml.NewDecoder(strings.NewReader(string(raw)))
+	d := yaml.NewDecoder(bytes.NewReader(raw))
 	var doc yaml.Node
 	if err := d.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil // an empty file
@@ -166,33 +177,105 @@ func parseConfig(raw []byte, config any) error {
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return errors.New("more than one YAML document")
 	}
-	if len(doc.Content) == 1 {
-		if err := knownKeys(doc.Content[0], reflect.TypeOf(config).Elem(), ""); err != nil {
-			return err
-		}
-	}
-	return doc.Decode(config)
-}
-
-// knownKeys refuses keys that t does not have, and names the nearest one.
-func knownKeys(n *yaml.Node, t reflect.Type, under string) error {
-	if n.Kind != yaml.MappingNode || t.Kind() != reflect.Struct {
+	if len(doc.Content) != 1 {
 		return nil
 	}
-	types := make(map[string]reflect.Type)
+	return fill(reflect.ValueOf(config).Elem(), doc.Content[0], nil)
+}
+
+// fill puts what stands under a key of the file into v. Unknown keys are
+// refused with the name of the nearest known one, and so is what a key cannot
+// hold. A key without a value leaves the default.
+func fill(v reflect.Value, n *yaml.Node, path []string) error {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.ShortTag() == "!!null" {
+		return nil
+	}
+	wrong := func(format string, a ...any) error {
+		if len(path) == 0 {
+			return fmt.Errorf("line %d: %w", n.Line, fmt.Errorf(format, a...))
+		}
+		return fmt.Errorf("line %d: %s: %w", n.Line, strings.Join(path, "."), fmt.Errorf(format, a...))
+	}
+	switch {
+	case v.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
+		return fillStruct(v, n, path)
+	case v.Kind() == reflect.Map && n.Kind == yaml.MappingNode:
+		return fillMap(v, n, path)
+	case v.Kind() == reflect.Struct, v.Kind() == reflect.Map:
+		return wrong("keys and values belong here")
+	case v.Kind() == reflect.Slice && n.Kind == yaml.SequenceNode:
+		list := []string{}
+		for _, item := range n.Content {
+			if item.Kind != yaml.ScalarNode {
+				return wrong("a list of plain values belongs here")
+			}
+			list = append(list, item.Value)
+		}
+		v.Set(reflect.ValueOf(list))
+		return nil
+	case n.Kind != yaml.ScalarNode:
+		return wrong("a single value belongs here")
+	case v.Kind() == reflect.Slice:
+		return wrong("a list belongs here")
+	}
+	if err := (setting{path: path, value: v}).set(n.Value); err != nil {
+		return wrong("%w", err)
+	}
+	return nil
+}
+
+func fillStruct(v reflect.Value, n *yaml.Node, path []string) error {
+	fields := map[string]reflect.Value{}
 	var names []string
-	for i := range t.NumField() {
-		name := t.Field(i).Tag.Get("yaml")
-		types[name] = t.Field(i).Type
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Tag.Get("yaml")
+		fields[name] = v.Field(i)
 		names = append(names, name)
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key := n.Content[i]
-		ft, ok := types[key.Value]
+	under := ""
+	if len(path) > 0 {
+		under = strings.Join(path, ".") + "."
+	}
+	return eachKey(n, path, func(key, value *yaml.Node) error {
+		field, ok := fields[key.Value]
 		if !ok {
 			return fmt.Errorf("line %d: unknown key %q, did you mean %q?", key.Line, under+key.Value, under+nearest(key.Value, names))
 		}
-		if err := knownKeys(n.Content[i+1], ft, under+key.Value+"."); err != nil {
+		return fill(field, value, append(slices.Clone(path), key.Value))
+	})
+}
+
+// fillMap makes a map anew: its keys are the file's.
+func fillMap(v reflect.Value, n *yaml.Node, path []string) error {
+	m := reflect.MakeMap(v.Type())
+	err := eachKey(n, path, func(key, value *yaml.Node) error {
+		one := reflect.New(v.Type().Elem()).Elem()
+		if err := fill(one, value, append(slices.Clone(path), key.Value)); err != nil {
+			return err
+		}
+		m.SetMapIndex(reflect.ValueOf(key.Value), one)
+		return nil
+	})
+	v.Set(m)
+	return err
+}
+
+// eachKey calls fn for the keys of a mapping, and refuses one that comes twice.
+func eachKey(n *yaml.Node, path []string, fn func(key, value *yaml.Node) error) error {
+	lines := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if key.Kind != yaml.ScalarNode {
+			return fmt.Errorf("line %d: a key must be a word", key.Line)
+		}
+		if line, twice := lines[key.Value]; twice {
+			return fmt.Errorf("line %d: %s stands in line %d already", key.Line, strings.Join(append(slices.Clone(path), key.Value), "."), line)
+		}
+		lines[key.Value] = key.Line
+		if err := fn(key, n.Content[i+1]); err != nil {
 			return err
 		}
 	}
@@ -227,21 +310,42 @@ func distance(a, b string) int {
 // A duration is written like "90s", "36h" or "14d".
 type duration time.Duration
 
+const day = 24 * time.Hour
+
+// maxDuration is longer than anything here may live.
+const maxDuration = 100 * 365 * day
+
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (d *duration) UnmarshalText(text []byte) error {
 	s := string(text)
+	var v time.Duration
+	var err error
 	if days, ok := strings.CutSuffix(s, "d"); ok {
-		n, err := strconv.ParseInt(days, 10, 32)
-		if err != nil || n < 0 {
-			return fmt.Errorf("%q is not a duration such as 90s, 36h or 14d", s)
-		}
-		*d = duration(time.Duration(n) * 24 * time.Hour)
-		return nil
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16)
+		v = time.Duration(n) * day
+	} else {
+		v, err = time.ParseDuration(s)
 	}
-	v, err := time.ParseDuration(s)
-	if err != nil || v < 0 {
+	if err != nil || v < 0 || v > maxDuration {
 		return fmt.Errorf("%q is not a duration such as 90s, 36h or 14d", s)
 	}
 	*d = duration(v)
 	return nil
+}
+
+// String writes d as it may stand in a file.
+func (d duration) String() string {
+	v := time.Duration(d)
+	switch {
+	case v == 0:
+		return "0s"
+	case v%day == 0:
+		return fmt.Sprintf("%dd", v/day)
+	case v%time.Hour == 0:
+		return fmt.Sprintf("%dh", v/time.Hour)
+	case v%time.Minute == 0:
+		return fmt.Sprintf("%dm", v/time.Minute)
+	}
+	return v.String()
 }

@@ -5,9 +5,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,9 +35,9 @@ type signerConfig struct {
 	Identities map[string][]string `yaml:"identities"`
 
 	Limit struct {
-		Snapshot   duration `yaml:"snapshot" usage:"how far ahead a snapshot may expire (400d)"`
-		Timestamp  duration `yaml:"timestamp" usage:"how far ahead a timestamp may expire (14d)"`
-		KeysPerDay int64    `yaml:"keys-per-day" usage:"keys made a day for one role of one repository (100)"`
+		Snapshot   duration `yaml:"snapshot" usage:"how far ahead a snapshot may expire"`
+		Timestamp  duration `yaml:"timestamp" usage:"how far ahead a timestamp may expire"`
+		KeysPerDay int64    `yaml:"keys-per-day" usage:"keys made a day for one role of one repository"`
 	} `yaml:"limit"`
 	LogLevel string `yaml:"log-level" usage:"debug, info, warn or error"`
 }
@@ -62,18 +68,21 @@ old-key-encryption-keys: at the start all keys are wrapped anew.`,
 	c.Flags().StringVar(&file, "config", "", "configuration file, YAML")
 	addFlags(c.Flags(), config)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if _, err := signer.Harden(); err != nil {
+		locked, err := signer.Harden()
+		if err != nil {
 			return fmt.Errorf("shut the process up against its surroundings: %w", err)
 		}
 		if err := load(config, file, a.env, c.Flags()); err != nil {
 			return err
 		}
-		return a.signer(c.Context(), config)
+		return a.signer(c.Context(), config, locked)
 	}
 	return c
 }
 
-func (a *app) signer(ctx context.Context, c *signerConfig) error {
+// signer runs the signer until ctx ends. locked says whether its memory is
+// kept out of swap.
+func (a *app) signer(ctx context.Context, c *signerConfig, locked bool) error {
 	log, err := newLog(a.err, c.LogLevel)
 	if err != nil {
 		return err
@@ -82,7 +91,15 @@ func (a *app) signer(ctx context.Context, c *signerConfig) error {
 	if err != nil {
 		return err
 	}
-	table, closeTable, err := openTable(ctx, c, a.env)
+	t, err := signerTLS(c, log)
+	if err != nil {
+		return err
+	}
+	kek, err := keyEncryptionKeys(c, a.env)
+	if err != nil {
+		return err
+	}
+	table, closeTable, err := openTable(ctx, c.Storage, kek)
 	if err != nil {
 		return err
 	}
@@ -103,32 +120,89 @@ func (a *app) signer(ctx context.Context, c *signerConfig) error {
 	if err != nil {
 		return err
 	}
-	network, addr := "tcp", c.Listen
-	var t *tls.Config
-	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
-		network, addr = "unix", path
-	} else {
-		if c.ClientCA == "" {
-			return errors.New("client-ca is not set: without it nobody could show who they are")
-		}
-		pool, err := certPool(c.ClientCA)
-		if err != nil {
-			return err
-		}
-		r, err := newReloader(c.TLS, log)
-		if err != nil {
-			return err
-		}
-		if t, err = signer.ServerTLS(r.server, pool); err != nil {
-			return err
-		}
-	}
-	l, err := net.Listen(network, addr)
+	l, err := listenSigner(c.Listen)
 	if err != nil {
 		return fmt.Errorf("start the signer: %w", err)
 	}
-	log.Info("signer started", "listen", l.Addr().String(), "version", version())
-	return s.Serve(ctx, l, t)
+	log.Info("signer started", "listen", l.Addr().String(), "memory_locked", locked, "version", version())
+	background, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { prune(background, table, a.now, log) })
+	err = s.Serve(ctx, l, t)
+	stop()
+	running.Wait()
+	return err
+}
+
+// signerTLS returns what to serve with, nil for a Unix socket.
+func signerTLS(c *signerConfig, log *slog.Logger) (*tls.Config, error) {
+	if strings.HasPrefix(c.Listen, "unix:") {
+		if c.TLS != (certificateFiles{}) || c.ClientCA != "" {
+			return nil, errors.New("tls and client-ca are of no use on a Unix socket: leave them out")
+		}
+		if _, ok := c.Identities["unix"]; !ok {
+			return nil, errors.New(`identities lacks "unix", who calls over the Unix socket: nobody could call the signer`)
+		}
+		return nil, nil
+	}
+	r, err := newReloader("tls", c.TLS, log)
+	if err != nil {
+		return nil, err
+	}
+	if c.ClientCA == "" {
+		return nil, errors.New("client-ca is not set: without it nobody could show who they are")
+	}
+	pool, err := certPool(c.ClientCA)
+	if err != nil {
+		return nil, err
+	}
+	return signer.ServerTLS(r.server, pool)
+}
+
+// listenSigner listens on host:port or unix:PATH. Owner and group may use the
+// socket; who reaches it at all is for the mode of its folder.
+func listenSigner(where string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(where, "unix:")
+	if !ok {
+		return net.Listen("tcp", where)
+	}
+	// A signer that was killed leaves its socket behind.
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			return nil, errors.Join(fmt.Errorf("another process serves on %s", path), c.Close())
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if runtime.GOOS != "windows" {
+		err = os.Chmod(path, 0o660)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// prune keeps the ledger from growing without end, until ctx ends.
+func prune(ctx context.Context, table *signer.Table, now func() time.Time, log *slog.Logger) {
+	for ctx.Err() == nil {
+		// A day late, so that the clocks of several signers may differ.
+		if err := table.Prune(ctx, now().Add(-day)); err != nil && ctx.Err() == nil {
+			log.Error("prune", "err", err)
+		}
+		wait := time.NewTimer(45*time.Minute + rand.N(30*time.Minute)) // not in step with other signers
+		select {
+		case <-ctx.Done():
+		case <-wait.C:
+		}
+		wait.Stop()
+	}
 }
 
 // rights reads what each identity may do.
@@ -137,7 +211,8 @@ func rights(config map[string][]string) (map[string]signer.Rights, error) {
 		return nil, errors.New("identities is empty: nobody could call the signer")
 	}
 	out := make(map[string]signer.Rights, len(config))
-	for name, list := range config {
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		list := config[name]
 		r := signer.Rights{
 			Sign: slices.Contains(list, "sign"), Create: slices.Contains(list, "create"),
 			Forget: slices.Contains(list, "forget"), Operate: slices.Contains(list, "operate"),
@@ -176,24 +251,26 @@ func secret(setting string, env func(string) string) ([]byte, error) {
 	return key, nil
 }
 
-func openTable(ctx context.Context, c *signerConfig, env func(string) string) (*signer.Table, func(), error) {
+func keyEncryptionKeys(c *signerConfig, env func(string) string) (*signer.KEK, error) {
 	current, err := secret(c.KeyEncryptionKey, env)
 	if err != nil {
-		return nil, nil, fmt.Errorf("key-encryption-key: %w", err)
+		return nil, fmt.Errorf("key-encryption-key: %w", err)
 	}
+	defer clear(current) // G5
 	var old [][]byte
 	for _, s := range c.OldKeyEncryptionKeys {
 		k, err := secret(s, env)
 		if err != nil {
-			return nil, nil, fmt.Errorf("old-key-encryption-keys: %w", err)
+			return nil, fmt.Errorf("old-key-encryption-keys: %w", err)
 		}
+		defer clear(k) // G5
 		old = append(old, k)
 	}
-	kek, err := signer.NewKEK(current, old...)
-	if err != nil {
-		return nil, nil, err
-	}
-	db, err := openDatabase(ctx, c.Storage)
+	return signer.NewKEK(current, old...)
+}
+
+func openTable(ctx context.Context, setting string, kek *signer.KEK) (*signer.Table, func(), error) {
+	db, err := openDatabase(ctx, setting)
 	if err != nil {
 		return nil, nil, err
 	}
