@@ -311,14 +311,14 @@ func (u *Update) adoptRoot(d *document) error {
 	if err := d.sound(u.o, u.gun, false, false); err != nil {
 		return u.refuse(RoleRoot, d.version, err)
 	}
-	// TUF 5.3.11: a new key has not signed the old versions.
-	snapshot := !sameKeys(d.roles[RoleSnapshot], u.root.roles[RoleSnapshot])
-	if snapshot || !sameKeys(d.roles[RoleTimestamp], u.root.roles[RoleTimestamp]) {
+	// TUF 5.3.11: a new key has not signed the old versions. Here a timestamp
+	// does not hold the snapshot's version, so what one of the two keys signed
+	// says nothing about the other's versions, and they stay.
+	if !sameKeys(d.roles[RoleTimestamp], u.root.roles[RoleTimestamp]) {
 		delete(u.floor, RoleTimestamp)
-		delete(u.floor, RoleSnapshot)
 	}
-	if snapshot {
-		maps.DeleteFunc(u.floor, func(r RoleName, _ int64) bool { return r.HoldsTargets() })
+	if !sameKeys(d.roles[RoleSnapshot], u.root.roles[RoleSnapshot]) {
+		maps.DeleteFunc(u.floor, func(r RoleName, _ int64) bool { return r == RoleSnapshot || r.HoldsTargets() })
 	}
 	u.root = d
 	u.chain++
