@@ -427,9 +427,6 @@ func (u *Update) addTargets(raw []byte) error {
 	if err := v.meta.matches(raw); err != nil {
 		return u.refuse(name, 0, err)
 	}
-	if name.Delegation() && u.madeAnew(v.role) {
-		delete(u.floor, name)
-	}
 	d, err := u.accept(v.role, raw)
 	if err != nil {
 		// A delegation whose keys or life ran out must not make the whole
@@ -448,6 +445,9 @@ func (u *Update) addTargets(raw []byte) error {
 	u.queue = u.queue[1:]
 	var children []visit
 	for _, child := range d.delegations {
+		if u.madeAnew(child.Role) {
+			delete(u.floor, child.Name)
+		}
 		m, listed := u.docs[RoleSnapshot].meta[child.Name]
 		if !listed {
 			// attacks.md D6: not used. F6: not hidden either, once seen and
@@ -528,7 +528,23 @@ func (u *Update) Set() (*Set, error) {
 	for name, d := range u.docs {
 		s.floor[name] = max(s.floor[name], d.version)
 	}
+	// What is not delegated any more has no past if it comes back.
+	maps.DeleteFunc(s.floor, func(name RoleName, _ int64) bool { return u.removed(name) })
 	return s, nil
+}
+
+// removed reports whether a verified file no longer delegates to role, or to a
+// role above it.
+func (u *Update) removed(role RoleName) bool {
+	for ; role.Delegation(); role = role.Parent() {
+		if _, visited := u.docs[role.Parent()]; !visited {
+			continue
+		}
+		if _, ok := roleIn(u.docs, role); !ok {
+			return true
+		}
+	}
+	return false
 }
 
 // Verified returns the files that were verified so far and are new, root
