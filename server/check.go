@@ -41,7 +41,7 @@ func (p Problem) String() string {
 //
 // The error says that the store or the signer could not be asked.
 func Check(ctx context.Context, store storage.Store, keys Keys, now time.Time, report func(Problem)) error {
-	var after tuf.GUN
+	var after tuf.GUN // the name before the one that is looked at
 	for {
 		guns, err := store.GUNs(ctx, after, 100)
 		if err != nil {
@@ -51,20 +51,27 @@ func Check(ctx context.Context, store storage.Store, keys Keys, now time.Time, r
 			return nil
 		}
 		for _, gun := range guns {
-			after = gun
-			if err := checkRepository(ctx, store, keys, gun, now, report); err != nil {
+			err := checkRepository(ctx, store, keys, gun, now, report)
+			if errors.Is(err, storage.ErrNotFound) {
+				// Deleted meanwhile, unless it is still listed.
+				var still []tuf.GUN
+				if still, err = store.GUNs(ctx, after, 1); err == nil && slices.Contains(still, gun) {
+					report(Problem{GUN: gun, Err: fmt.Errorf("listed, and its state is %w", storage.ErrNotFound)})
+				}
+			}
+			if err != nil {
 				return err
 			}
+			after = gun
 		}
 	}
 }
 
+// checkRepository checks one repository; ErrNotFound means that it has no
+// state.
 func checkRepository(ctx context.Context, store storage.Store, keys Keys, gun tuf.GUN, now time.Time, report func(Problem)) error {
 	for range conflicts {
 		before, err := store.Current(ctx, gun)
-		if errors.Is(err, storage.ErrNotFound) {
-			return nil // deleted meanwhile
-		}
 		if err != nil {
 			return fmt.Errorf("read state of %s: %w", gun, err)
 		}

@@ -1,0 +1,181 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/storage/storagetest"
+	"github.com/iechor/trust/tuf"
+)
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	good := newWorld(t, nil).Server.c
+	for name, edit := range map[string]func(*Config){
+		"no store":         func(c *Config) { c.Store = nil },
+		"no signer":        func(c *Config) { c.Keys = nil },
+		"no authorizer":    func(c *Config) { c.Auth = nil },
+		"prefix of no dir": func(c *Config) { c.Prefixes = []string{"a"} },
+		"prefix from root": func(c *Config) { c.Prefixes = []string{"/a/"} },
+		"prefix above":     func(c *Config) { c.Prefixes = []string{"../"} },
+		"prefix unclean":   func(c *Config) { c.Prefixes = []string{"a//b/"} },
+		"RSA":              func(c *Config) { c.KeyType = tuf.RSA },
+		"no life":          func(c *Config) { c.Lifetimes.Timestamp = time.Second },
+	} {
+		c := good
+		edit(&c)
+		if s, err := New(c); err == nil || s != nil {
+			t.Errorf("New with %s = %v, %v; want an error", name, s, err)
+		}
+	}
+	if _, err := New(good); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPrefixes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) {
+		c.Prefixes = []string{"a/", "b/c/"}
+		c.Auth = nobody{} // the prefix is looked at before
+	})
+	const notFound = `{"errors":[{"code":"METADATA_NOT_FOUND","message":"You have requested metadata that does not exist."}]}` + "\n"
+	const invalidGUN = `{"errors":[{"code":"INVALID_GUN","message":"The server does not support actions on images of this name.","detail":"Require GUNs with prefix: [a/ b/c/]"}]}` + "\n"
+	for _, c := range []struct {
+		method, path string
+		status       int
+		body         string
+	}{
+		{"POST", "/v2/x/_trust/tuf/", 400, invalidGUN},
+		{"POST", "/v2/b/x/_trust/tuf/", 400, invalidGUN},
+		{"POST", "/v2/a/_trust/tuf/", 400, invalidGUN},
+		{"GET", "/v2/x/_trust/tuf/root.json", 404, notFound},
+		{"DELETE", "/v2/x/_trust/tuf/", 404, notFound},
+		{"GET", "/v2/x/_trust/changefeed?records=1", 404, notFound},
+		{"POST", "/v2/x/_trust/tuf/timestamp.key", 404, notFound},
+		{"GET", "/v2/a/x/_trust/tuf/root.json", 403, ""},
+		{"GET", "/v2/_trust/changefeed?records=1", 403, ""},
+		{"GET", "/v2/", 403, ""},
+		{"GET", "/_notary_server/health", 200, "{}"},
+	} {
+		r := w.do(c.method, c.path, nil)
+		if r.Code != c.status || c.body != "" && r.Body.String() != c.body {
+			t.Errorf("%s %s = %d %s, want %d %s", c.method, c.path, r.Code, r.Body, c.status, c.body)
+		}
+	}
+}
+
+// nobody may do anything.
+type nobody struct{}
+
+func (nobody) Authorize(*http.Request, Access) error {
+	return &api.Error{Status: 403, Code: "DENIED", Message: "denied"}
+}
+
+// An authorizer that cannot decide lets nobody through.
+func TestAuthorizerFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Auth = undecided{} })
+	for _, method := range []string{"GET", "POST", "DELETE", "PUT", "HEAD"} {
+		if r := w.do(method, repository(app), nil); r.Code != 500 || strings.Contains(r.Body.String(), "oracle") {
+			t.Errorf("%s = %d %s, want 500", method, r.Code, r.Body)
+		}
+	}
+}
+
+type undecided struct{}
+
+func (undecided) Authorize(*http.Request, Access) error { return errors.New("the oracle is silent") }
+
+func TestMethods(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	newPublisher(t, w, app).init(t)
+	for _, c := range []struct {
+		method, path string
+		want         int
+	}{
+		{"PATCH", current(app, "root"), 405},
+		{"OPTIONS", "/v2/", 405},
+		{"BREW", "/", 405},
+		{"HEAD", current(app, "root"), 404},
+		{"HEAD", "/v2/", 404},
+		{"PUT", repository(app), 404},
+		{"GET", repository(app), 404},
+		{"POST", current(app, "root"), 404},
+		{"DELETE", current(app, "root"), 404},
+		{"POST", "/_notary_server/health", 404},
+		{"GET", "/v2/" + string(app) + "/_trust/tuf/root.key", 404},
+		{"GET", "/", 404},
+		{"GET", current(app, "targets/none"), 404},
+		{"GET", current("registry.example/none", "root"), 404},
+	} {
+		r := w.do(c.method, c.path, nil)
+		if r.Code != c.want {
+			t.Errorf("%s %s = %d, want %d", c.method, c.path, r.Code, c.want)
+		}
+		if c.want == 405 && r.Body.Len() != 0 {
+			t.Errorf("%s %s has the body %q", c.method, c.path, r.Body)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	health := func() (int, string) {
+		r := w.get("/_notary_server/health")
+		return r.Code, r.Body.String()
+	}
+	if code, body := health(); code != 200 || body != "{}" {
+		t.Errorf("health = %d %s", code, body)
+	}
+	w.store.Inject(storagetest.Fault{Method: "Ping"})
+	if code, _ := health(); code != 200 {
+		t.Errorf("health within ten seconds = %d: the store is asked at each request", code)
+	}
+	w.clock.pass(11 * time.Second)
+	if code, body := health(); code != 503 || body != `{"DB operational":"not reachable"}` {
+		t.Errorf("health with a dead store = %d %s", code, body)
+	}
+	w.store.Heal()
+	w.clock.pass(11 * time.Second)
+	if code, _ := health(); code != 200 {
+		t.Errorf("health after recovery = %d", code)
+	}
+}
+
+// L9: what a requester writes does not become a label.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	newPublisher(t, w, app).init(t)
+	w.get(current(app, "timestamp"))
+	w.get("/secret-name")
+	r := w.get("/metrics")
+	for _, want := range []string{
+		`notary_server_http_requests_total{code="200",method="post",operation="UpdateTUF"} 1`,
+		`notary_server_http_requests_total{code="200",method="get",operation="GetRole"} 1`,
+		`notary_server_http_requests_total{code="404",method="get",operation="NotFound"} 1`,
+		`notary_server_http_request_duration_microseconds_count{operation="GetRole"} 1`,
+	} {
+		if !strings.Contains(r.Body.String(), want+"\n") {
+			t.Errorf("metrics lack %s:\n%s", want, r.Body)
+		}
+	}
+	if strings.Contains(r.Body.String(), "secret") || strings.Contains(r.Body.String(), "app") {
+		t.Error("a name is in the metrics")
+	}
+}
+
+func TestHTTPServer(t *testing.T) {
+	t.Parallel()
+	s := HTTPServer(newWorld(t, nil), nil)
+	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= s.ReadTimeout || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
+		t.Errorf("a limit is missing: %+v", s)
+	}
+}
