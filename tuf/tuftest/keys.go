@@ -2,10 +2,12 @@ package tuftest
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/sha256"
+	"io"
 	"math/big"
 	"sync"
 	"testing"
@@ -40,7 +42,15 @@ func ECDSAKey(label string) tuf.Signer {
 	if err != nil {
 		panic(err) // the scalar is not an input
 	}
-	return remember(tuf.NewSigner(key))
+	return remember(tuf.NewSigner(deterministic{key}))
+}
+
+// deterministic signs as RFC 6979 says, so that files and certificates are the
+// same in every run.
+type deterministic struct{ *ecdsa.PrivateKey }
+
+func (d deterministic) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return d.PrivateKey.Sign(nil, digest, opts)
 }
 
 func remember(s tuf.Signer, err error) tuf.Signer {
@@ -52,8 +62,7 @@ func remember(s tuf.Signer, err error) tuf.Signer {
 }
 
 // RootKey returns the P-256 key of a label, speaking through a certificate for
-// gun that is valid for ten years from now. The certificate differs at each
-// call, for its signature is random.
+// gun that is valid for ten years from now.
 func RootKey(t testing.TB, gun tuf.GUN, label string, now time.Time) tuf.Signer {
 	t.Helper()
 	s := ECDSAKey(label)
