@@ -58,8 +58,17 @@ func (n node) with(name string, v node) node {
 		out.items[i] = v
 		return out
 	}
-	out.names = slices.Insert(slices.Clone(n.names), i, name)
-	out.items = slices.Insert(slices.Clone(n.items), i, v)
+	out.names = inserted(n.names, i, name)
+	out.items = inserted(n.items, i, v)
+	return out
+}
+
+// inserted returns a copy of s with v at i.
+func inserted[T any](s []T, i int, v T) []T {
+	out := make([]T, len(s)+1)
+	copy(out, s[:i])
+	out[i] = v
+	copy(out[i+1:], s[i:])
 	return out
 }
 

@@ -173,9 +173,18 @@ func (u *Update) Add(w Want, raw []byte) error {
 	case stageTimestamp:
 		err = u.addTimestamp(raw)
 	case stageSnapshot:
-		err = u.addSnapshot(raw)
+		if err = u.docs[RoleTimestamp].meta[RoleSnapshot].matches(raw); err != nil {
+			err = u.refuse(w.Role, 0, err)
+		} else {
+			err = u.addSnapshot(raw)
+		}
 	case stageTargets:
-		err = u.addTargets(raw)
+		// The same checks for delegations as for targets (attacks.md F11).
+		if err = u.queue[0].meta.matches(raw); err != nil {
+			err = u.refuse(w.Role, 0, err)
+		} else {
+			err = u.addTargets(raw)
+		}
 	}
 	if err == nil {
 		err = u.reuse()
@@ -385,10 +394,8 @@ func (u *Update) verified(d *document) {
 	u.order = append(u.order, d.Role)
 }
 
+// addSnapshot and addTargets take bytes that are those the signed hash names.
 func (u *Update) addSnapshot(raw []byte) error {
-	if err := u.docs[RoleTimestamp].meta[RoleSnapshot].matches(raw); err != nil {
-		return u.refuse(RoleSnapshot, 0, err)
-	}
 	d, err := u.accept(u.root.roles[RoleSnapshot], raw)
 	if err != nil {
 		return err
@@ -423,10 +430,6 @@ func (u *Update) visit(more []visit) error {
 func (u *Update) addTargets(raw []byte) error {
 	v := u.queue[0]
 	name := v.role.Name
-	// The same checks for delegations as for targets (attacks.md F11).
-	if err := v.meta.matches(raw); err != nil {
-		return u.refuse(name, 0, err)
-	}
 	d, err := u.accept(v.role, raw)
 	if err != nil {
 		// A delegation whose keys or life ran out must not make the whole

@@ -220,7 +220,7 @@ func (c *content) decodeTargets(role RoleName, p node) (err error) {
 		if c.targets.names[i] == "" {
 			return malformed("a target without a name")
 		}
-		if _, err := (Notary{}).decodeMeta(n); err != nil {
+		if _, err := decodeMeta(n, nil); err != nil {
 			return err
 		}
 	}
@@ -286,7 +286,13 @@ func (c *content) decodeMetas(p node, required ...RoleName) error {
 // hashBytes are the lengths of the digests that are understood.
 var hashBytes = map[string]int{"sha256": 32, "sha512": 64}
 
-func (Notary) decodeMeta(n node) (m FileMeta, err error) {
+func (Notary) decodeMeta(n node) (FileMeta, error) {
+	return decodeMeta(n, make(map[string][]byte))
+}
+
+// decodeMeta puts the hashes into into; nil only checks them, which for very
+// many targets is much cheaper.
+func decodeMeta(n node, into map[string][]byte) (m FileMeta, err error) {
 	if m.Length, err = integer(n, "length"); err != nil {
 		return m, err
 	}
@@ -300,17 +306,23 @@ func (Notary) decodeMeta(n node) (m FileMeta, err error) {
 	if len(hashes.names) == 0 || len(hashes.names) > 16 {
 		return m, malformed("%d hashes for one file", len(hashes.names))
 	}
-	m.Hashes = make(map[string][]byte, len(hashes.names))
+	m.Hashes = into
+	var in, out [128]byte // room for the digests there are
 	for i, name := range hashes.names {
 		v := hashes.items[i]
-		b, err := base64.StdEncoding.DecodeString(v.text)
+		b, err := base64.StdEncoding.AppendDecode(out[:0], append(in[:0], v.text...))
 		if v.kind != kindString || err != nil {
 			return m, malformed("a %s checksum is not base64", name)
 		}
 		if want, ok := hashBytes[name]; ok && len(b) != want {
 			return m, malformed("a %s checksum of %d bytes", name, len(b))
 		}
-		m.Hashes[name] = b
+		if into != nil {
+			into[name] = bytes.Clone(b)
+		}
+	}
+	if into == nil {
+		return m, nil
 	}
 	if custom, ok := n.get("custom"); ok && custom.kind != kindNull {
 		m.Custom = json.RawMessage(appendCanonical(nil, custom))
