@@ -334,7 +334,7 @@ func explainServer(err error, c subject) (answer, bool) {
 			"it was deleted, or is being hidden from you: ask the owners of "+c.gun+"; if they deleted it, remove "+c.folder)
 	case errors.Is(err, trust.ErrNotSigned):
 		return exactly(exitCannot, "Error: remote trust data does not exist for "+c.gun+": "+c.server+" does not have trust data for "+c.gun,
-			"if it is signed at another trust server, name that one in "+serverVariable+"; if nobody signs it, --"+disableFlag+" pulls it unverified")
+			"if it is signed at another trust server, name that one in "+serverVariable+"; if nobody signs it, ask its owners to push it with content trust on")
 	case errors.As(err, &realm):
 		return contact(realm.Error(), "if that login server is right, add its host to content-trust.login-servers in config.json")
 	case errors.Is(err, trust.ErrRealm):

@@ -147,7 +147,7 @@ func (d *desk) untrusted(ctx context.Context, o pullOptions) ([]wanted, error) {
 	tags := []string{o.ref.WithDefaultTag().Tag}
 	if o.all {
 		var err error
-		if tags, err = d.list(ctx, o.ref); err != nil {
+		if tags, err = d.images.List(ctx, o.ref); err != nil {
 			return nil, &imageError{o.ref, "", err}
 		}
 	}

@@ -180,7 +180,7 @@ func (d *desk) items(ctx context.Context, o pushOptions) ([]*item, error) {
 		}
 		return d.describeAll(ctx, []*item{{ref: o.ref.WithDefaultTag(), from: o.from.image}})
 	}
-	tags, err := d.tags(ctx, o.from.image, o.ref)
+	tags, err := d.images.Tags(ctx, o.from.image, o.ref)
 	if err != nil {
 		return nil, &imageError{o.ref, o.from.image.String(), err}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/trust"
@@ -58,8 +59,12 @@ func (s *signing) publish(ctx context.Context) error {
 	for _, w := range done.Warnings {
 		s.warn("%s", printable(w))
 	}
-	if done.Staged > 0 {
-		s.warn("%d other changes of %s are staged in %s; they were not published", done.Staged, s.repo.GUN(), s.repo.folder)
+	changelist := filepath.Join(s.repo.folder, "changelist")
+	switch {
+	case done.Staged == 1:
+		s.warn("1 other change of %s is staged in %s; it was not published", s.repo.GUN(), changelist)
+	case done.Staged > 1:
+		s.warn("%d other changes of %s are staged in %s; they were not published", done.Staged, s.repo.GUN(), changelist)
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func (s *strict) object(name string, known map[string]func() error, open bool) e
 }
 
 func (s *strict) unknown(key, where string, known []string) error {
-	e := s.fail(fmt.Sprintf("unknown key %q", printable(where))).(*configError)
+	e := s.at(s.dec.InputOffset()-int64(len(key))-2, fmt.Sprintf("unknown key %q", printable(where)))
 	if hint, ok := elsewhere[key]; ok {
 		e.hint = hint
 		return e
@@ -119,7 +119,7 @@ func (s *strict) syntax(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &wrong):
-		return s.at(wrong.Offset, wrong.Error())
+		return s.at(wrong.Offset-1, wrong.Error())
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return s.at(int64(len(s.raw)), "the file ends too early")
 	}
@@ -127,14 +127,15 @@ func (s *strict) syntax(err error) error {
 }
 
 // fail returns an error about what was just read.
-func (s *strict) fail(reason string) error { return s.at(s.dec.InputOffset(), reason) }
+func (s *strict) fail(reason string) error { return s.at(s.dec.InputOffset()-1, reason) }
 
-func (s *strict) at(offset int64, reason string) error {
-	before := string(s.raw[:min(int(offset), len(s.raw))])
+// at returns an error about the byte at offset.
+func (s *strict) at(offset int64, reason string) *configError {
+	before := string(s.raw[:max(0, min(int(offset), len(s.raw)))])
 	return &configError{
 		path: s.path, reason: reason,
 		line:   1 + strings.Count(before, "\n"),
-		column: max(1, len(before)-1-strings.LastIndexByte(before, '\n')),
+		column: len(before) - strings.LastIndexByte(before, '\n'),
 	}
 }
 
