@@ -33,9 +33,6 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 		}
 		e = api.NewError(code, map[string]string{"Request": id})
 	}
-	if r.Method == http.MethodPost {
-		drain(r)
-	}
 	api.WriteError(w, e)
 }
 

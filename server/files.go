@@ -93,7 +93,7 @@ func notFound(err error) error {
 
 func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.Route) error {
 	ctx := r.Context()
-	h, err := s.heads.get(ctx, route.GUN, wantsFresh(r))
+	h, err := s.heads.get(ctx, route.GUN, s.wantsFresh(r, route.GUN))
 	if err != nil {
 		return notFound(err)
 	}
@@ -130,7 +130,7 @@ func (s *Server) serveByHash(w http.ResponseWriter, r *http.Request, route api.R
 		return notFound(err)
 	}
 	f, err := s.blob(r.Context(), h.state, route.Role, route.SHA256)
-	if errors.Is(err, storage.ErrNotFound) && !wantsFresh(r) {
+	if errors.Is(err, storage.ErrNotFound) {
 		// Another instance may have deleted and published anew a moment ago.
 		if h, err = s.heads.get(r.Context(), route.GUN, true); err == nil {
 			f, err = s.blob(r.Context(), h.state, route.Role, route.SHA256)
@@ -152,8 +152,12 @@ func (s *Server) serveByVersion(w http.ResponseWriter, r *http.Request, route ap
 	return nil
 }
 
-// wantsFresh reports whether a request asks for more than what memory holds.
-func wantsFresh(r *http.Request) bool {
+// wantsFresh reports whether a request is answered from the store, because it
+// asks for that or comes from a publisher.
+func (s *Server) wantsFresh(r *http.Request, gun tuf.GUN) bool {
+	if t, ok := s.c.Auth.(PublisherTeller); ok && t.MayPublish(r, string(gun)) {
+		return true
+	}
 	for _, v := range r.Header["Cache-Control"] {
 		if strings.Contains(v, "no-cache") {
 			return true

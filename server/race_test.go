@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"sync"
@@ -161,4 +162,37 @@ func TestTwoServers(t *testing.T) {
 	if r := b.get(current(app, tuf.RoleTimestamp)); r.Code != 404 {
 		t.Errorf("the other server serves a deleted repository: %d", r.Code)
 	}
+}
+
+// TestAttackStaleReplica: S9. Who may publish sees at once what was published
+// through another instance; who only reads sees it after the next poll.
+func TestAttackStaleReplica(t *testing.T) {
+	t.Parallel()
+	c := &clock{now: tuftest.Start}
+	dir := t.TempDir()
+	keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
+	path := filepath.Join(dir, "server.db")
+	a := newWorldOn(t, openStore(t, path), keys, c, nil)
+	b := newWorldOn(t, openStore(t, path), keys, c, func(c *Config) { c.Auth = byName{} })
+	p := newPublisher(t, a, app)
+	p.init(t)
+	if err := b.heads.poll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path = current(app, tuf.RoleTimestamp)
+	before := b.get(path).Body.String()
+	p.publish(t, tag("1"))
+	if got := b.get(path).Body.String(); got != before {
+		t.Error("a reader is answered from the store")
+	}
+	if got := b.get(path, "Authorization", "publisher").Body.String(); got == before {
+		t.Error("a publisher is answered from memory")
+	}
+}
+
+// byName takes a request's word for what it is.
+type byName struct{ NoAuth }
+
+func (byName) MayPublish(r *http.Request, name string) bool {
+	return name == string(app) && r.Header.Get("Authorization") == "publisher"
 }

@@ -20,7 +20,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"path"
@@ -366,12 +365,4 @@ func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	}
 	return s
-}
-
-// drain reads what is left of a small request body, so that the connection
-// can be used again.
-func drain(r *http.Request) {
-	if r.Body != nil {
-		_, _ = io.CopyN(io.Discard, r.Body, 64<<10) // only a courtesy to the connection
-	}
 }
