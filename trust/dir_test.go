@@ -394,6 +394,7 @@ func TestSlowerProcess(t *testing.T) {
 	reader := newClient(t, s)
 	reader.update(t)
 	fast := reader.another(func(*Config) {})
+	owner.publish(t, "2")
 	stopped := false
 	s.set(func() {
 		s.alter = func(w tuf.Want, raw []byte) ([]byte, error) {
@@ -411,7 +412,6 @@ func TestSlowerProcess(t *testing.T) {
 			return raw, nil
 		}
 	})
-	owner.publish(t, "2")
 	set := reader.update(t)
 	if _, err := Lookup(set, "3"); err != nil {
 		t.Errorf("the slow update ended on an older state: %v", err)

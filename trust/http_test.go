@@ -25,6 +25,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -101,9 +102,11 @@ func TestAddress(t *testing.T) {
 // The requests are those of the stock client (http-capture).
 func TestHTTPRequests(t *testing.T) {
 	t.Parallel()
-	var got []string
-	var parts []string
+	var mu sync.Mutex
+	var got, parts []string
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		got = append(got, r.Method+" "+r.URL.Path)
 		if ua, want := r.UserAgent(), "iEchor-Client/1.0 ("+runtime.GOOS+")"; ua != want {
 			t.Errorf("User-Agent %q, want %q", ua, want)
@@ -159,6 +162,8 @@ func TestHTTPRequests(t *testing.T) {
 	if err := h.Delete(ctx, app); err != nil {
 		t.Error(err)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	base := "/below/v2/registry.example/team/app/_trust/tuf/"
 	want := []string{
 		"GET " + base + "root.json", "GET " + base + "3.root.json",

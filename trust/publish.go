@@ -238,7 +238,11 @@ func (r *Repository) run(ctx context.Context, j job) (Published, error) {
 		}
 		if out.Attempts == maxAttempts {
 			if lost != nil {
-				return out, r.settle(ctx, sent, lost, &out)
+				arrived, err := r.settle(ctx, sent, lost)
+				if arrived {
+					out.Files = rolesOf(sent)
+				}
+				return out, err
 			}
 			return out, fmt.Errorf("after %d attempts: %w", out.Attempts, err)
 		}
@@ -249,16 +253,15 @@ func (r *Repository) run(ctx context.Context, j job) (Published, error) {
 }
 
 // settle looks, after the last attempt, whether it arrived after all.
-func (r *Repository) settle(ctx context.Context, sent []tuf.File, lost error, out *Published) error {
+func (r *Repository) settle(ctx context.Context, sent []tuf.File, lost error) (arrived bool, err error) {
 	set, err := r.Update(ctx)
 	switch {
 	case err == nil && arrivedIn(set, sent):
-		out.Files = rolesOf(sent)
-		return nil
+		return true, nil
 	case err == nil, errors.Is(err, ErrNotSigned):
-		return lost
+		return false, lost
 	}
-	return fmt.Errorf("%w: %w", ErrUncertain, lost)
+	return false, fmt.Errorf("%w: %w", ErrUncertain, lost)
 }
 
 // arrivedIn reports whether the files are what the server now publishes.

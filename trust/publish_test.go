@@ -247,6 +247,35 @@ func TestLostAnswer(t *testing.T) {
 	wantErr(t, "Publish into the dark", err, ErrUnreachable)
 }
 
+// The last attempt, too, may have arrived.
+func TestLostAnswerOfLastAttempt(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	c := publisher(t, s, "1")
+	for tag, arrives := range map[string]bool{"arrives": true, "does-not": false} {
+		n := 0
+		s.set(func() {
+			s.before = func(op string) error {
+				if op != "POST" {
+					return nil
+				}
+				if n++; n < maxAttempts || !arrives {
+					return down(op)
+				}
+				s.after = func(op string) error { s.after = nil; return down(op) }
+				return nil
+			}
+		})
+		p, err := c.Publish(t.Context(), add(tag))
+		if arrives != (err == nil) || p.Attempts != maxAttempts || arrives != slices.Contains(p.Files, tuf.RoleTargets) {
+			t.Errorf("Publish that %s at the last attempt = %+v, %v", tag, p, err)
+		}
+		if !arrives && (!errors.Is(err, ErrUnreachable) || errors.Is(err, ErrUncertain)) {
+			t.Errorf("Publish that never arrives = %v, want ErrUnreachable and certainty", err)
+		}
+	}
+}
+
 func TestPublishOffline(t *testing.T) {
 	t.Parallel()
 	s := newServer(newClock())

@@ -166,7 +166,7 @@ func TestNotUnderstood(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty":                 "",
 		"not JSON":              "x",
-		"twice":                 `{"action":"delete","action":"create","role":"targets","type":"target","path":"1","data":null}`,
+		"twice":                 `{"action":"create","action":"delete","role":"targets","type":"target","path":"1","data":null}`,
 		"more":                  `{"action":"delete","role":"targets","type":"target","path":"1","data":null,"x":1}`,
 		"action":                line("explode", "targets", "target", "1", "null"),
 		"type":                  line("delete", "targets", "thing", "1", "null"),
