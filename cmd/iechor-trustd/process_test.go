@@ -1,0 +1,356 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/iechor/trust/signer"
+)
+
+// stopSignal is what service managers send.
+const stopSignal = syscall.SIGTERM
+
+// patience is how long a test waits for what should happen at once.
+const patience = time.Minute
+
+// A process is an iechor-trustd that runs.
+type process struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	addr string // where it listens
+	log  lines
+	done chan struct{} // closed when it has ended
+	news chan struct{} // has something when a line was logged
+}
+
+// program returns a command that is iechor-trustd, which TestMain put into the
+// PATH. It sees no variables but env.
+func program(t testing.TB, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	c := exec.Command("iechor-trustd", args...)
+	if c.Err != nil {
+		t.Fatal(c.Err)
+	}
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}, env...)
+	return c
+}
+
+// runProcess runs a command that ends by itself.
+func runProcess(t testing.TB, env []string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	return waitFor(t, program(t, env, args...))
+}
+
+func waitFor(t testing.TB, c *exec.Cmd) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(patience, func() { _ = c.Process.Kill() }) // gone if this fails
+	defer late.Stop()
+	err := c.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return c.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// start starts a server or signer and returns when it listens. It is killed
+// with the test, at the latest.
+func start(t testing.TB, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: program(t, nil, args...), done: make(chan struct{}), news: make(chan struct{}, 1)}
+	logged, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan string, 1)
+	go func() {
+		defer close(p.done)
+		in := bufio.NewScanner(logged)
+		for in.Scan() {
+			fmt.Fprintln(&p.log, in.Text())
+			var line struct{ Msg, Listen string }
+			if json.Unmarshal(in.Bytes(), &line) == nil && line.Listen != "" {
+				listening <- line.Listen
+			}
+			select {
+			case p.news <- struct{}{}:
+			default:
+			}
+		}
+		_ = p.cmd.Wait() // its status is looked at by stop
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("log of %v:\n%s", args, &p.log)
+		}
+	})
+	select {
+	case p.addr = <-listening:
+	case <-p.done:
+		t.Fatalf("%v ended: %v\n%s", args, p.cmd.ProcessState, &p.log)
+	case <-time.After(patience):
+		t.Fatalf("%v does not listen\n%s", args, &p.log)
+	}
+	return p
+}
+
+// kill ends the process as kill -9 does.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended already
+	<-p.done
+}
+
+// stop tells the process to end, and fails the test unless it ends well.
+func (p *process) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(stopSignal); err != nil {
+		p.t.Fatal(err)
+	}
+	p.ended()
+}
+
+func (p *process) ended() {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatal("process does not end when told so")
+	}
+	if s := p.cmd.ProcessState; s.ExitCode() != 0 {
+		p.t.Errorf("process ended with %v\n%s", s, &p.log)
+	}
+}
+
+// logs waits until the log has a text in it.
+func (p *process) logs(text string) {
+	p.t.Helper()
+	late := time.After(patience)
+	for !strings.Contains(p.log.String(), text) {
+		select {
+		case <-p.news:
+		case <-p.done:
+			if !strings.Contains(p.log.String(), text) {
+				p.t.Fatalf("process ended and has not logged %q\n%s", text, &p.log)
+			}
+		case <-late:
+			p.t.Fatalf("%q is not logged\n%s", text, &p.log)
+		}
+	}
+}
+
+// A relay is an address that stays the same while what is behind it changes.
+type relay struct {
+	l       net.Listener
+	mu      sync.Mutex
+	to      string                // guarded by mu
+	open    map[net.Conn]struct{} // guarded by mu
+	running sync.WaitGroup
+}
+
+func newRelay(t testing.TB) *relay {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{l: l, open: map[net.Conn]struct{}{}}
+	r.running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r.running.Go(func() { r.pass(c) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close() // a listener that was open
+		r.mu.Lock()
+		for c := range r.open {
+			_ = c.Close() // or ends by itself
+		}
+		r.mu.Unlock()
+		r.running.Wait()
+	})
+	return r
+}
+
+func (r *relay) lead(to string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.to = to
+}
+
+// pass copies both ways until one side ends.
+func (r *relay) pass(from net.Conn) {
+	defer from.Close()
+	r.mu.Lock()
+	address := r.to
+	r.mu.Unlock()
+	to, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	r.mu.Lock()
+	r.open[from], r.open[to] = struct{}{}, struct{}{}
+	r.mu.Unlock()
+	ended := make(chan struct{}, 2)
+	for _, way := range [][2]net.Conn{{from, to}, {to, from}} {
+		r.running.Go(func() {
+			_, _ = io.Copy(way[0], way[1]) // ends when either does
+			ended <- struct{}{}
+		})
+	}
+	<-ended
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.open, from)
+	delete(r.open, to)
+}
+
+const serverIdentity = "trust-server.example"
+
+// A site is a folder with the configuration of a server and of its signer, and
+// with the certificates that they need.
+type site struct {
+	dir      string
+	ca       *authority       // of everything here
+	caller   certificateFiles // what the server shows the signer
+	operator certificateFiles
+	tls      certificateFiles // of the server
+	signerAt *relay
+	signer   *process
+	client   *http.Client
+}
+
+// kek returns a key-encryption key.
+func kek(seed string) string { return strings.Repeat(seed, 64/len(seed)) }
+
+func newSite(t testing.TB) *site {
+	t.Helper()
+	dir := t.TempDir()
+	s := &site{dir: dir, signerAt: newRelay(t)}
+	s.ca = newAuthority(t, dir, "site")
+	s.caller = s.ca.issue(t, dir, "caller", serverIdentity)
+	s.operator = s.ca.issue(t, dir, "operator", "operator.example")
+	s.tls = s.ca.issue(t, dir, "server", "localhost")
+	s.ca.issue(t, dir, "signer", "signer.example")
+	s.client = httpClient(t, s.ca, nil)
+	for _, part := range []string{"server", "signer"} { // as in a sandbox
+		if err := os.Mkdir(s.file(part), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, s.file("signer/kek"), kek("0123456789abcdef"))
+	s.configureSigner(t, "")
+	write(t, s.file("server.yaml"), s.expand(`
+listen: 127.0.0.1:0
+authentication: none
+tls: {certificate: DIR/server.crt, key: DIR/server.key}
+storage: sqlite:DIR/server/server.db
+signer: {url: "https://SIGNER", ca: DIR/site-ca.crt, certificate: DIR/caller.crt, key: DIR/caller.key}
+max-age: {current: 0s}
+key-type: ed25519
+`))
+	return s
+}
+
+func (s *site) file(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *site) expand(text string) string {
+	return strings.NewReplacer("DIR", s.dir, "SIGNER", s.signerAt.l.Addr().String()).Replace(text)
+}
+
+// configureSigner writes the signer's configuration, with more lines.
+func (s *site) configureSigner(t testing.TB, more string) {
+	t.Helper()
+	if !strings.Contains(more, "\nkey-encryption-key:") {
+		more += "\nkey-encryption-key: file:DIR/signer/kek"
+	}
+	write(t, s.file("signer.yaml"), s.expand(`
+listen: 127.0.0.1:0
+tls: {certificate: DIR/signer.crt, key: DIR/signer.key}
+client-ca: DIR/site-ca.crt
+storage: sqlite:DIR/signer/signer.db
+identities:
+  `+serverIdentity+`: [sign, create, forget]
+  operator.example: [operate]
+`+more+"\n"))
+}
+
+func (s *site) startSigner(t testing.TB) *process {
+	t.Helper()
+	s.signer = start(t, "signer", "--config", s.file("signer.yaml"))
+	s.signerAt.lead(s.signer.addr)
+	return s.signer
+}
+
+func (s *site) startServer(t testing.TB) *process {
+	t.Helper()
+	return start(t, "server", "--config", s.file("server.yaml"))
+}
+
+// dial returns a client of the signer that shows a certificate.
+func (s *site) dial(t testing.TB, ca *authority, show certificateFiles) *signer.Client {
+	t.Helper()
+	c, err := signer.Dial("https://"+s.signerAt.l.Addr().String(), clientTLS(t, ca, &show))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// check runs "iechor-trustd check" on the stores of both server and signer.
+func (s *site) check(t testing.TB) (status int, stdout, stderr string) {
+	t.Helper()
+	return runProcess(t, nil, "check", "--dir", s.dir)
+}
+
+// sound fails the test unless check finds nothing.
+func (s *site) sound(t testing.TB) {
+	t.Helper()
+	if status, out, errs := s.check(t); status != 0 || out != "nothing wrong found\n" || errs != "" {
+		t.Errorf("check = %d\n%s%s", status, out, errs)
+	}
+}
+
+// get fetches and returns the status and the body.
+func (s *site) get(ctx context.Context, url string) (int, string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
+}
