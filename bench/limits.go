@@ -25,8 +25,11 @@ func static(ctx context.Context, s *stage, p *peer) (sample, error) {
 			return sample{}, err
 		}
 	}
-	rate, err := s.static.run(ctx, s.o.duration)
-	return sample{value: rate}, err
+	n, took, err := s.static.run(ctx, s.o.duration, func() {})
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{value: float64(n) / took.Seconds()}, nil
 }
 
 func (s *stage) startStatic(ctx context.Context, body []byte) error {

@@ -32,44 +32,46 @@ type load struct {
 	sum    [32]byte // SHA-256 of the right answer
 }
 
-// run sends requests for d and returns how many were answered in a second. An
-// answer other than 200 with a body of the right length is an error, and so is
-// a wrong body in the first answer of each connection.
-func (l *load) run(ctx context.Context, d time.Duration) (float64, error) {
+// run connects, calls ready, sends requests for d, and returns how many were
+// answered after that, and in what time. An answer other than 200 with a body
+// of the right length is an error, and so is a wrong body in the first answer
+// of each connection, which is not counted.
+func (l *load) run(ctx context.Context, d time.Duration, ready func()) (answered int64, took time.Duration, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	conns := make([]*conn, connections)
 	for i := range conns {
 		c, err := l.dial(ctx, time.Now().Add(d+20*time.Second))
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		defer c.Close()
 		conns[i] = c
 	}
 	var n atomic.Int64
 	var running sync.WaitGroup
+	ready()
 	began := time.Now()
 	end := began.Add(d)
 	for _, c := range conns {
 		running.Go(func() {
-			answered := int64(0)
+			own := int64(0)
 			for time.Now().Before(end) && ctx.Err() == nil {
 				if err := c.ask(io.Discard); err != nil {
 					cancel(err)
 					break
 				}
-				answered++
+				own++
 			}
-			n.Add(answered)
+			n.Add(own)
 		})
 	}
 	running.Wait()
-	took := time.Since(began)
+	took = time.Since(began)
 	if err := context.Cause(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return float64(n.Load()) / took.Seconds(), nil
+	return n.Load(), took, nil
 }
 
 // A conn is one connection.

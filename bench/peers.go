@@ -30,6 +30,7 @@ type stage struct {
 	o     options
 	say   func(string)
 	dir   string // removed by close
+	sock  string // likewise; a Unix socket's path must be short
 	tls   string // folder of certificates by host
 	self  string // this program
 	env   []string
@@ -85,6 +86,9 @@ func newStage(ctx context.Context, o options, say func(string)) (_ *stage, err e
 		return nil, err
 	}
 	s.tls = filepath.Join(s.dir, "tls")
+	if s.sock, err = os.MkdirTemp("", "bench-"); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.dir))
+	}
 	s.ctx, s.stop = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
@@ -121,11 +125,11 @@ func installed() bool {
 	return server == nil && client == nil
 }
 
-// close ends everything and removes the folder.
+// close ends everything and removes the folders.
 func (s *stage) close() error {
 	s.stop()
 	s.running.Wait()
-	return os.RemoveAll(s.dir)
+	return errors.Join(os.RemoveAll(s.dir), os.RemoveAll(s.sock))
 }
 
 func (s *stage) peers() []*peer {
@@ -206,7 +210,7 @@ func (s *stage) startOurs() error {
 	if _, err := rand.Read(kek); err != nil {
 		return err
 	}
-	socket := filepath.Join(s.dir, "signer.sock")
+	socket := filepath.Join(s.sock, "signer")
 	config := filepath.Join(s.dir, "signer.yaml")
 	if err := os.WriteFile(config, []byte("identities: {unix: [sign, create]}\n"), 0o600); err != nil {
 		return err
@@ -373,7 +377,7 @@ func (s *stage) facts() []string {
 	default:
 		f = append(f, "stock:   left out (-stock=false)")
 	}
-	return append(f, fmt.Sprintf("each:    %d rounds, taking turns; requests for %v over %d kept connections, sent from the same cores", s.o.rounds, s.o.duration, connections))
+	return append(f, fmt.Sprintf("each:    medians of rounds in which both take turns (%d); requests for %v over %d kept connections, sent from the same cores", s.o.rounds, s.o.duration, connections))
 }
 
 // cipher says what a connection to p is protected with.
@@ -410,11 +414,11 @@ func (s *stage) notes() []string {
 	}
 	for _, p := range s.peers() {
 		if again := p.lives() - int64(len(p.processes)); again > 0 {
-			n = append(n, fmt.Sprintf("%s: its services ended by themselves %d times and were started again.", p.name, again))
+			n = append(n, fmt.Sprintf("%s: restarts of services that ended by themselves: %d.", p.name, again))
 		}
 	}
 	if s.redone > 0 {
-		n = append(n, fmt.Sprintf("%d measurements were spoiled by that and made again.", s.redone))
+		n = append(n, fmt.Sprintf("measurements that restarts spoiled and that were made again: %d.", s.redone))
 	}
 	return n
 }

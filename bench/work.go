@@ -60,27 +60,25 @@ func rowKeys() (keys []string) {
 // measure does the work of w on p. If a service of p ended by itself meanwhile,
 // all of it is done again on the new one.
 func (s *stage) measure(ctx context.Context, w *row, p *peer) (sample, error) {
-	var err error
 	for range 4 {
-		if p.seed == nil || p.seed.lives != p.lives() {
-			if err = s.plant(ctx, p); err != nil {
-				if p.lives() != 0 && ctx.Err() == nil && s.restarted(ctx, p, p.lives()) {
-					continue
-				}
-				return sample{}, err
-			}
-		}
 		lives := p.lives()
 		var got sample
-		if got, err = w.run(ctx, s, p); err == nil && p.lives() == lives {
-			return got, nil
+		var err error
+		if p.seed == nil || p.seed.lives != lives {
+			err = s.plant(ctx, p)
 		}
-		if ctx.Err() != nil || !s.restarted(ctx, p, lives) {
+		if err == nil {
+			got, err = w.run(ctx, s, p)
+		}
+		switch same := p.lives() == lives; {
+		case err == nil && same:
+			return got, nil
+		case ctx.Err() != nil || same && !s.restarted(ctx, p, lives):
 			return sample{}, err
 		}
 		s.redone++
 	}
-	return sample{}, fmt.Errorf("%s ends by itself again and again: %w", p.name, err)
+	return sample{}, fmt.Errorf("the services of %s end by themselves again and again", p.name)
 }
 
 // restarted reports whether p is another one than it was. A service that is
@@ -128,14 +126,15 @@ func get(role tuf.RoleName, hashed bool) measurement {
 			return sample{}, err
 		}
 		l := &load{p.addr, conf, path + ".json", int64(len(f.Raw)), sum}
-		before, known := p.cpu()
-		rate, err := l.run(ctx, s.o.duration)
+		var before time.Duration
+		var known bool
+		n, took, err := l.run(ctx, s.o.duration, func() { before, known = p.cpu() })
 		if err != nil {
 			return sample{}, err
 		}
-		got := sample{value: rate}
-		if spent := p.spent(before, known); spent > 0 && rate > 0 {
-			got.cpu = time.Duration(float64(spent) / (rate * s.o.duration.Seconds()))
+		got := sample{value: float64(n) / took.Seconds()}
+		if spent := p.spent(before, known); n > 0 {
+			got.cpu = spent / time.Duration(n)
 		}
 		return got, nil
 	}
