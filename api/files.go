@@ -81,7 +81,7 @@ func WriteFiles(w io.Writer, files []tuf.File) (contentType string, err error) {
 
 // ReadFiles takes an upload apart: each part is one file, named for its role.
 // Every file is strictly parsed ([tuf.NewFile]); no signature is checked.
-// Files come in the order of the parts, each role once, at least one.
+// Files come in the order of the parts, each role once. There may be none.
 //
 // The error is always an [*Error]: MALFORMED_UPLOAD, NO_FILENAME,
 // INVALID_ROLE, MALFORMED_JSON, or TOO_LARGE with status 413. w is needed so
@@ -92,6 +92,8 @@ func ReadFiles(w http.ResponseWriter, r *http.Request, l Limits) ([]tuf.File, er
 		return nil, NewError(TooLarge, nil)
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, l.Request)
+	start := &beginning{r.Body, nil}
+	r.Body = start
 	parts, err := r.MultipartReader()
 	if err != nil {
 		return nil, NewError(MalformedUpload, nil)
@@ -131,10 +133,29 @@ func ReadFiles(w http.ResponseWriter, r *http.Request, l Limits) ([]tuf.File, er
 		}
 		files = append(files, f)
 	}
-	if len(files) == 0 {
+	if len(files) == 0 && !start.closes(r.Header.Get("Content-Type")) {
 		return nil, NewError(MalformedUpload, nil)
 	}
 	return files, nil
+}
+
+// A beginning remembers the first bytes of a body, to tell an upload without
+// parts from one that ended before its first.
+type beginning struct {
+	io.ReadCloser
+	bytes []byte
+}
+
+func (b *beginning) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.bytes = append(b.bytes, p[:min(n, max(0, 256-len(b.bytes)))]...)
+	return n, err
+}
+
+// closes reports whether the body is nothing but its closing boundary.
+func (b *beginning) closes(contentType string) bool {
+	_, params, err := mime.ParseMediaType(contentType)
+	return err == nil && string(bytes.TrimSpace(b.bytes)) == "--"+params["boundary"]+"--"
 }
 
 func readPart(part io.Reader, limit int64) ([]byte, error) {

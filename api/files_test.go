@@ -61,7 +61,6 @@ func TestReadFilesRefuses(t *testing.T) {
 		want       Code
 		status     int
 	}{
-		{"no part", "--b--\r\n", MalformedUpload, 400},
 		{"empty body", "", MalformedUpload, 400},
 		{"wrong boundary", "--c\r\n\r\n--c--\r\n", MalformedUpload, 400},
 		{"truncated part", named("targets", good)[:80], MalformedUpload, 400},
@@ -152,4 +151,20 @@ func FuzzReadFiles(f *testing.F) {
 			t.Errorf("the files of an upload do not survive another one: %v", err)
 		}
 	})
+}
+
+// The stock client sends an upload without files when nothing is staged and the
+// server signs the snapshot.
+func TestReadNoFiles(t *testing.T) {
+	t.Parallel()
+	var body bytes.Buffer
+	contentType, err := WriteFiles(&body, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodPost, "/", &body)
+	r.Header.Set("Content-Type", contentType)
+	if files, err := ReadFiles(httptest.NewRecorder(), r, Limits{}); err != nil || len(files) != 0 {
+		t.Errorf("ReadFiles(no file) = %v, %v; want nothing", files, err)
+	}
 }

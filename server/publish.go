@@ -47,6 +47,9 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File) err
 	if err != nil {
 		return err
 	}
+	if len(files) == 0 {
+		return s.publishNothing(ctx, gun)
+	}
 	unlock, err := s.publishing.lock(ctx, gun)
 	if err != nil {
 		return err
@@ -89,6 +92,29 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File) err
 		}
 	}
 	return &failure{api.Updating, fmt.Errorf("publish %s: overtaken %d times", gun, conflicts)}
+}
+
+// publishNothing answers an upload without files, which the stock client makes
+// when it has nothing staged and leaves the snapshot to the server. There is
+// nothing to change, so nothing is signed either.
+func (s *Server) publishNothing(ctx context.Context, gun tuf.GUN) error {
+	b, err := s.base(ctx, gun)
+	if err != nil {
+		return &failure{api.Unknown, err}
+	}
+	if b.past == nil {
+		return noRoot()
+	}
+	role, _ := b.past.Role(tuf.RoleSnapshot)
+	held, err := s.holdsAny(ctx, gun, role)
+	if err == nil && !held {
+		err = noSnapshot()
+	}
+	return err
+}
+
+func noRoot() error {
+	return invalid(api.BadValidation, "no pre-existing root and no root provided in update.")
 }
 
 // overtaken reports whether err is the signer's refusal only because another
@@ -278,7 +304,7 @@ type candidate struct {
 // signs. floors are versions to sign above; it learns more of them.
 func (s *Server) prepare(ctx context.Context, b *base, up upload, floors map[tuf.RoleName]int64) (*candidate, error) {
 	if b.past == nil && !up.has(tuf.RoleRoot) {
-		return nil, invalid(api.BadValidation, "no pre-existing root and no root provided in update.")
+		return nil, noRoot()
 	}
 	now := s.c.Now()
 	snapshot, _ := up.file(tuf.RoleSnapshot)

@@ -36,6 +36,26 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// An upload without files is what the stock client sends when nothing is
+// staged: done, if there is a repository whose snapshot the server signs.
+func TestPublishNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.upload(t, app); err == nil {
+		t.Error("nothing was published to a repository that does not exist")
+	}
+	p := newPublisher(t, w, app)
+	p.init(t, tag("1.0"))
+	before := p.set(t)
+	if err := w.upload(t, app); err != nil {
+		t.Errorf("publish without files: %v", err)
+	}
+	was, _ := before.Info(tuf.RoleTimestamp)
+	if is, _ := p.set(t).Info(tuf.RoleTimestamp); is.Version != was.Version {
+		t.Errorf("nothing was published, and the timestamp went from version %d to %d", was.Version, is.Version)
+	}
+}
+
 // The stock client uploads root 1 or 2, targets 2 and snapshot 2 at first
 // (notary-protocol 2.1).
 func TestFirstPublishOfTheStockClient(t *testing.T) {
