@@ -37,7 +37,7 @@ const (
 // exits with 1, as do servers and registries that are down, closed or not what
 // they should be.
 func explain(err error) (sentence string, hints []string, exit int) {
-	c := contextOf(err)
+	c, err := contextOf(err)
 	for _, rule := range rules {
 		if a, ok := rule(err, c); ok {
 			if !a.exact {
@@ -100,43 +100,46 @@ type subject struct {
 	gun, server, folder string // a repository, its trust server, the local copy
 	image, place, host  string // an image, the place on this machine, a registry
 	sign                *signError
+	tag                 *tagError
+	login               bool // a login, not the use of one
 }
 
-func contextOf(err error) subject {
+// contextOf takes what the wrappers of this package say off an error.
+func contextOf(err error) (subject, error) {
 	c := subject{gun: "the repository", server: "the trust server", image: "the image", folder: "the trust directory"}
 	var (
 		repo  *repositoryError
 		image *imageError
 		login *loginError
 	)
+	if errors.As(err, &c.sign) {
+		err = c.sign.err
+	}
+	if errors.As(err, &c.tag) {
+		err = c.tag.err
+	}
 	if errors.As(err, &repo) {
 		c.gun, c.server, c.folder = repo.gun, repo.server, repo.folder
+		err = repo.err
 	}
 	if errors.As(err, &image) {
 		c.image, c.place, c.host = image.ref.Familiar(), image.place, image.ref.Host()
+		err = image.err
 	}
 	if errors.As(err, &login) {
-		c.host, c.image = login.host, login.host
+		c.host, c.image, c.login = login.host, login.host, true
+		err = login.err
 	}
-	errors.As(err, &c.sign)
-	return c
+	return c, err
 }
 
 // could says that something could not be done: with the words of the
 // specification where that is to sign.
 func (c subject) could(reason string, hints ...string) answer {
 	if c.sign != nil {
-		return answer{"failed to sign " + c.sign.ref.String() + ": " + c.unwrapped(reason), true, hints, exitCannot}
+		return answer{"failed to sign " + c.sign.ref.String() + ": " + reason, true, hints, exitCannot}
 	}
-	return answer{c.unwrapped(reason), false, hints, exitCannot}
-}
-
-// unwrapped removes what the wrappers of this package put before a reason.
-func (c subject) unwrapped(reason string) string {
-	if c.sign != nil {
-		reason = strings.TrimPrefix(reason, "failed to sign "+c.sign.ref.String()+": ")
-	}
-	return strings.TrimPrefix(reason, c.gun+" at "+c.server+": ")
+	return answer{reason, false, hints, exitCannot}
 }
 
 // unsigned says how to sign what an upload left unsigned in the registry.
@@ -217,6 +220,8 @@ func explainPassphrase(err error, c subject) (answer, bool) {
 		return c.could(errTooManyAnswers.Error(), fmt.Sprintf("choose a passphrase of at least %d characters and repeat it exactly", minPassphrase)), true
 	case errors.Is(err, errNoRootChosen):
 		return c.could("no root key was chosen", "push again and name one of the root keys by its ID"), true
+	case errors.Is(err, terminal.ErrTooLong):
+		return c.could(terminal.ErrTooLong.Error(), "give a shorter answer"), true
 	case errors.Is(err, terminal.ErrNoTerminal):
 		return plainly(exitCannot, "there is no terminal to ask on, and nothing on standard input", "run it on a terminal, or give the answers with flags, variables or lines on standard input; see --help")
 	}
@@ -271,15 +276,12 @@ func innermost(err error, store *keys.StoreError) string {
 }
 
 func explainUnsignedTag(err error, c subject) (answer, bool) {
-	var (
-		none *trust.NoTrustData
-		tag  *tagError
-	)
+	var none *trust.NoTrustData
 	switch {
 	case errors.As(err, &none):
-		hints := []string{}
-		if errors.As(err, &tag) {
-			hints = append(hints, fmt.Sprintf("%s is not signed at %s; %s", tag.ref.Familiar(), tag.server, signedTags(tag.signed)))
+		var hints []string
+		if c.tag != nil {
+			hints = append(hints, fmt.Sprintf("%s is not signed at %s; %s", c.tag.ref.Familiar(), c.tag.server, signedTags(c.tag.signed)))
 		}
 		if none.InOther {
 			hints = append(hints, "a signer vouches for it, but it has not been released: an owner of the repository can sign it")
@@ -356,8 +358,8 @@ func explainServer(err error, c subject) (answer, bool) {
 	case errors.Is(err, trust.ErrTLS):
 		return contact(err.Error(), "put the certificate of the server's authority into the folder tls/HOST of the configuration directory")
 	case errors.Is(err, trust.ErrNotTrustServer):
-		return exactlyOrSigning(c, "Error: no trust data available for remote repository "+c.gun+". Try running notary server and setting "+serverVariable+" to its HTTPS address",
-			c.server+" answers, but not as a trust server does: "+c.unwrapped(err.Error()))
+		return exactly(exitCannot, "Error: no trust data available for remote repository "+c.gun+". Try running notary server and setting "+serverVariable+" to its HTTPS address",
+			"see whether "+c.server+" is right; it is "+err.Error())
 	case errors.As(err, &refusal) && refusal.Err.Status >= http.StatusInternalServerError:
 		return exactlyOrSigning(c, refusal.Error(), "see whether "+c.server+" works, and try again")
 	case errors.As(err, &refusal):
@@ -499,7 +501,7 @@ func explainLocal(err error, c subject) (answer, bool) {
 	case errors.Is(err, trust.ErrClock):
 		return c.could(err.Error(), "set the clock of this machine"), true
 	case errors.Is(err, trust.ErrFrozen):
-		return exactly(exitUntrusted, "Warning: potential malicious behavior - trust data of remote repository "+c.gun+" is frozen: "+c.unwrapped(err.Error()),
+		return exactly(exitUntrusted, "Warning: potential malicious behavior - trust data of remote repository "+c.gun+" is frozen: "+err.Error(),
 			"you may be shown an old state: ask the operator of "+c.server)
 	case errors.Is(err, trust.ErrBusy):
 		return c.could(trust.ErrBusy.Error(), "wait until the other process is done, and try again"), true
@@ -517,7 +519,7 @@ func explainSigning(err error, c subject) (answer, bool) {
 		{trust.ErrNotInitialized, "push a tag with content trust on: the first push makes its keys"},
 		{trust.ErrInitialized, "somebody else has made it meanwhile: try again"},
 		{trust.ErrNotRotatable, "see which keys the server manages, and which ones you do"},
-		{trust.ErrStaged, "look at the change files in " + c.folder + ", and remove what nobody needs"},
+		{trust.ErrStaged, "look at the change files in " + c.folder + "/changelist, and remove what nobody needs"},
 		{tuf.ErrNoDelegation, "see which signers " + c.gun + " has"},
 		{tuf.ErrRole, "choose another role"},
 		{tuf.ErrMalformed, "use plain tags, as registries allow them"},
@@ -575,7 +577,7 @@ func explainPlaces(err error, c subject) (answer, bool) {
 	case errors.Is(err, registry.ErrNoEngine):
 		return plainly(exitCannot, err.Error(), "start the engine, or do without one: --from and --to take oci:DIR and docker-archive:FILE")
 	case errors.Is(err, registry.ErrEngine):
-		return plainly(exitCannot, "the engine says: "+strings.TrimPrefix(err.Error(), c.image+": "), "see the log of the engine")
+		return plainly(exitCannot, "the engine says: "+err.Error(), "see the log of the engine")
 	case errors.As(err, &choose):
 		hint := "add one of them to the place"
 		if len(choose.Choices) > 0 {
@@ -598,16 +600,17 @@ func explainPlaces(err error, c subject) (answer, bool) {
 
 func explainRegistry(err error, c subject) (answer, bool) {
 	var away *registry.UnreachableError
-	login := errors.As(err, new(*loginError))
 	switch {
 	case errors.Is(err, registry.ErrNotFound):
 		return plainly(exitCannot, c.image+" was not found in the registry", "see that name and tag are right, and that you may see it: iechor login "+c.host)
-	case errors.Is(err, registry.ErrUnauthorized) && login:
+	case errors.Is(err, registry.ErrUnauthorized) && c.login:
 		return plainly(exitCannot, c.host+" does not accept this user and password", "see that both are right; some registries want a token instead of the password")
 	case errors.Is(err, registry.ErrUnauthorized):
 		return plainly(exitCannot, "you are not authorized to do that with "+c.image, "log in as a user who is: iechor login "+c.host)
 	case errors.As(err, &away) && away.TLSDir != "":
-		return plainly(exitCannot, away.Error(), "if its authority is your own, put the CA certificate as ca.crt into "+away.TLSDir)
+		return plainly(exitCannot, "cannot "+away.Error(), "if its authority is your own, put the CA certificate as ca.crt into "+away.TLSDir)
+	case errors.As(err, &away) && away.Status == 0:
+		return plainly(exitCannot, "cannot "+away.Error(), "see whether "+away.Host+" is right and can be reached, and try again")
 	case errors.As(err, &away):
 		return plainly(exitCannot, away.Error(), "see whether "+away.Host+" is right and can be reached, and try again")
 	case errors.Is(err, registry.ErrUnreachable):
