@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -101,10 +102,12 @@ func (p *publisher) upload(ctx context.Context, at *process, d *tuf.Draft, tag s
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return api.ReadError(resp)
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode == http.StatusOK {
+		return err // cut off, or acknowledged
 	}
-	return nil
+	resp.Body = io.NopCloser(bytes.NewReader(answer))
+	return api.ReadError(resp)
 }
 
 // body returns an upload of d with one more tag.

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/iechor/trust/tuf"
+)
+
+// sentence fails the test unless a process failed with one line that has want
+// in it.
+func sentence(t testing.TB, what string, status int, stdout, stderr, want string) {
+	t.Helper()
+	if status != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "iechor-trustd: ") || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("%s = %d %q\n%s, want one line with %q", what, status, stdout, stderr, want)
+	}
+}
+
+// What is missing or contradicts itself is said before anything is done.
+func TestServerRefusesToStart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	other := newAuthority(t, s.dir, "other")
+	foreign := other.issue(t, s.dir, "foreign", "localhost")
+	write(t, s.file("garbage.db"), strings.Repeat("not a database ", 100))
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--authentication", "all"}, `authentication must be spelled out: "none" lets everybody do everything`},
+		{[]string{"--plaintext"}, "both plaintext and tls are configured: choose one"},
+		{[]string{"--tls-certificate", s.file("none")}, "none: no such file or directory"},
+		{[]string{"--tls-certificate="}, "tls.certificate and tls.key must both be set"},
+		{[]string{"--tls-key", foreign.Key}, "private key does not match public key"},
+		{[]string{"--signer-url="}, "signer.url is not set: the server signs nothing by itself"},
+		{[]string{"--signer-url", "http://localhost"}, `"http://localhost" is not the address of a signer`},
+		{[]string{"--signer-url", "unix:/run/signer"}, "are of no use with a Unix socket"},
+		{[]string{"--signer-ca="}, "signer.ca is not set: without it the signer could be anybody"},
+		{[]string{"--signer-ca", s.file("server.key")}, "no certificate in "},
+		{[]string{"--signer-key="}, "signer.certificate and signer.key must both be set"},
+		{[]string{"--storage="}, `storage must be "sqlite:" and a file`},
+		{[]string{"--storage", "sqlite:"}, `storage must be "sqlite:" and a file`},
+		{[]string{"--storage", "postgres://db"}, `storage must be "sqlite:" and a file, for example sqlite:/var/lib/iechor-trustd/server.db; it is "postgres://db"`},
+		{[]string{"--storage", "sqlite:" + s.file("none/server.db")}, "open the database: open " + s.file("none/server.db") + ": no such file or directory"},
+		{[]string{"--storage", "sqlite:" + s.dir}, "is a directory"},
+		{[]string{"--storage", "sqlite:" + s.file("garbage.db")}, "file is not a database"},
+		{[]string{"--key-type", "rsa"}, `keys of type "rsa"`},
+		{[]string{"--prefixes", "acme"}, "invalid GUN prefix acme"},
+		{[]string{"--lifetime-timestamp", "1s"}, "must live for a minute at least"},
+		{[]string{"--log-level", "loud"}, `log-level "loud": choose debug, info, warn or error`},
+		{[]string{"--listen", "127.0.0.1:99999"}, "start the trust server: "},
+	} {
+		status, out, errs := runProcess(t, nil, append([]string{"server", "--config", s.file("server.yaml")}, tt.args...)...)
+		sentence(t, fmt.Sprint(tt.args), status, out, errs, tt.want)
+	}
+	// Without a word about authentication there is no default.
+	status, out, errs := runProcess(t, nil, "server")
+	sentence(t, "server without a configuration", status, out, errs, "authentication must be spelled out")
+}
+
+func TestSignerRefusesToStart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	write(t, s.file("readable"), kek("0123456789abcdef"))
+	if err := os.Chmod(s.file("readable"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s.file("nobody.yaml"), s.expand("listen: 127.0.0.1:0\n"))
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--tls-key="}, "tls.certificate and tls.key must both be set"},
+		{[]string{"--tls-key", s.file("none")}, "none: no such file or directory"},
+		{[]string{"--client-ca="}, "client-ca is not set: without it nobody could show who they are"},
+		{[]string{"--client-ca", s.file("none")}, "none: no such file or directory"},
+		{[]string{"--key-encryption-key="}, `key-encryption-key: a key-encryption key is named by "file:PATH" or "env:NAME"`},
+		{[]string{"--key-encryption-key", "env:NONE"}, "key-encryption-key: variable NONE is empty"},
+		{[]string{"--key-encryption-key", "file:" + s.file("readable")}, "chmod 600 it"},
+		{[]string{"--key-encryption-key", "file:" + s.file("server.yaml")}, "a key-encryption key is 32 bytes"},
+		{[]string{"--old-key-encryption-keys", "file:" + s.file("none")}, "old-key-encryption-keys: open "},
+		{[]string{"--storage", "memory"}, `storage must be "sqlite:" and a file`},
+		{[]string{"--listen", "unix:" + s.file("sock")}, "tls and client-ca are of no use on a Unix socket: leave them out"},
+		{[]string{"--listen", "unix:" + s.file("sock"), "--tls-certificate=", "--tls-key=", "--client-ca="}, `identities lacks "unix"`},
+		{[]string{"--config", s.file("nobody.yaml")}, "identities is empty: nobody could call the signer"},
+	} {
+		status, out, errs := runProcess(t, nil, append([]string{"signer", "--config", s.file("signer.yaml")}, tt.args...)...)
+		sentence(t, fmt.Sprint(tt.args), status, out, errs, tt.want)
+	}
+	if _, err := os.Stat(s.file("signer/signer.db")); !os.IsNotExist(err) {
+		t.Errorf("a signer that did not start made its database: %v", err)
+	}
+}
+
+// TestAttackStrangersAtTheSigner: G1.
+func TestAttackStrangersAtTheSigner(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.startSigner(t)
+	other := newAuthority(t, s.dir, "other")
+	url := "https://" + s.signerAt.l.Addr().String() + "/v1/create-key"
+	ask := func(show *certificateFiles) (*http.Response, error) {
+		body := strings.NewReader(`{"type":"ed25519","role":"timestamp","gun":"registry.example/app"}`)
+		return httpClient(t, s.ca, show).Post(url, "application/json", body)
+	}
+	foreign := other.issue(t, s.dir, "foreign", serverIdentity)
+	for name, show := range map[string]*certificateFiles{"no certificate": nil, "another authority's certificate": &foreign} {
+		if resp, err := ask(show); err == nil {
+			resp.Body.Close()
+			t.Errorf("%s: the signer answers %s, want a broken handshake", name, resp.Status)
+		} else if !strings.Contains(err.Error(), "tls: ") {
+			t.Errorf("%s: %v, want an alert of TLS", name, err)
+		}
+	}
+	unlisted := s.ca.issue(t, s.dir, "unlisted", "unlisted.example")
+	for name, show := range map[string]certificateFiles{"an unlisted identity": unlisted, "an identity without the right": s.operator} {
+		resp, err := ask(&show)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusForbidden || bytes.Contains(body, []byte("key\":")) {
+			t.Errorf("%s: the signer answers %s %s, %v, want 403 and nothing", name, resp.Status, body, err)
+		}
+	}
+	// The one who may still can, and plaintext is not spoken.
+	if err := s.dial(t, s.ca, s.caller).Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if resp, err := http.Get("http://" + s.signer.addr + "/v1/ping"); err == nil {
+		if resp.Body.Close(); resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("plaintext is answered with %s", resp.Status)
+		}
+	}
+	s.signer.stop()
+	if log := s.signer.log.String(); !strings.Contains(log, `"identity":"sha256:`) || strings.Contains(log, kek("0123456789abcdef")) {
+		t.Errorf("the log lacks the stranger, or has a secret:\n%s", log)
+	}
+}
+
+func TestKeyEncryptionKeyRotation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.startSigner(t)
+	server := s.startServer(t)
+	p := newPublisher(t, s, "registry.example/app")
+	if err := p.init(t.Context(), server, "first"); err != nil {
+		t.Fatal(err)
+	}
+	client := s.dial(t, s.ca, s.caller)
+	pending, err := client.CreateKey(t.Context(), tuf.Ed25519, tuf.RoleTimestamp, "registry.example/next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(when, want string) {
+		t.Helper()
+		status, out, errs := runProcess(t, nil, "signer", "--config", s.file("signer.yaml"))
+		sentence(t, when, status, out, errs, want)
+	}
+	goesOn := func(tag string) {
+		t.Helper()
+		s.startSigner(t)
+		if err := p.publish(t.Context(), server, tag); err != nil {
+			t.Errorf("publish %s: %v", tag, err)
+		}
+		if key, err := client.CreateKey(t.Context(), tuf.Ed25519, tuf.RoleTimestamp, "registry.example/next"); err != nil || !key.Equal(pending) {
+			t.Errorf("%s: the pending key is now %v, %v", tag, key, err)
+		}
+	}
+	s.signer.stop()
+	write(t, s.file("signer/new"), kek("fedcba9876543210"))
+
+	s.configureSigner(t, "\nkey-encryption-key: file:DIR/signer/new")
+	refused("a signer with a wrong key", "key-encryption key does not fit the key table")
+	s.configureSigner(t, "\nkey-encryption-key: file:DIR/signer/new\nold-key-encryption-keys: [file:DIR/signer/kek]")
+	goesOn("with-old")
+	s.signer.logs(`"keys wrapped under the current key-encryption key","keys":3`)
+	s.signer.stop()
+
+	s.configureSigner(t, "")
+	refused("a signer with the former key", "key-encryption key does not fit the key table")
+	if err := os.Rename(s.file("signer/new"), s.file("signer/kek")); err != nil {
+		t.Fatal(err)
+	}
+	goesOn("without-old")
+	s.signer.stop()
+	p.has(server, "first", "with-old", "without-old")
+	server.stop()
+	s.sound(t)
+}
+
+// A signer on a Unix socket, in plaintext behind it a server: killed and
+// started again, the signer takes its socket over.
+func TestUnixSocket(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	sock := filepath.Join(shortDir(t), "sock")
+	write(t, s.file("signer.yaml"), s.expand("listen: unix:"+sock+"\nstorage: sqlite:DIR/signer/signer.db\nkey-encryption-key: file:DIR/signer/kek\nidentities: {unix: [sign, create]}\n"))
+	one := start(t, "signer", "--config", s.file("signer.yaml"))
+	server := start(t, "server", "--listen", "127.0.0.1:0", "--plaintext", "--authentication=none", "--storage", "sqlite:"+s.file("server/server.db"), "--signer-url", "unix:"+sock)
+	path := "http://" + server.addr + "/v2/registry.example/app/_trust/tuf/timestamp.key"
+	for range 2 {
+		status, body, err := s.get(t.Context(), path)
+		if err != nil || status != http.StatusOK || !strings.Contains(body, "keyval") {
+			t.Errorf("GET timestamp.key = %d %s, %v", status, body, err)
+		}
+		one.kill()
+		one = start(t, "signer", "--config", s.file("signer.yaml"))
+	}
+	one.stop()
+	server.stop()
+}
+
+// Databases are for their owner's eyes.
+func TestDatabaseMode(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.startSigner(t).stop()
+	server := s.startServer(t)
+	for _, name := range []string{"signer/signer.db", "server/server.db", "server/server.db-wal"} {
+		if info, err := os.Stat(s.file(name)); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v, want mode 0600", name, info.Mode(), err)
+		}
+	}
+	server.stop()
+}
+
+// A folder that cannot be written, and a disk that is full, are a sentence.
+func TestDatabaseThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	dir := s.file("closed")
+	if err := os.Mkdir(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"server", "--config", s.file("server.yaml"), "--storage", "sqlite:" + filepath.Join(dir, "server.db")}
+	if os.Geteuid() != 0 {
+		status, out, errs := runProcess(t, nil, args...)
+		sentence(t, "server in a folder that is not its own", status, out, errs, "open the database: open "+filepath.Join(dir, "server.db")+": permission denied")
+		t.Skip("a full disk is made by root only")
+	}
+	// A file system in memory, small and first read-only, in a name space of its own.
+	tryFull := func(size string) (status int, out, errs string, ok bool) {
+		script := fmt.Sprintf("mount -t tmpfs -o %s none '%s' || exit 99\nexec iechor-trustd \"$@\"", size, dir)
+		c := exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
+		c.Env = program(t, nil).Env
+		ownMounts(c)
+		status, out, errs = waitFor(t, c)
+		return status, out, errs, status != 99 && !strings.Contains(errs, "not permitted")
+	}
+	for size, want := range map[string]string{"ro": "read-only file system", "size=64k": "full"} {
+		status, out, errs, ok := tryFull(size)
+		if !ok {
+			t.Skipf("this root may not mount: %s", errs)
+		}
+		sentence(t, "server on tmpfs with "+size, status, out, errs, want)
+	}
+}
+
+// A server whose signer is away starts, reads, and says so.
+func TestServerWithoutSigner(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.signerAt.lead("127.0.0.1:1") // nobody
+	server := s.startServer(t)
+	server.logs(`"msg":"signer does not answer"`)
+	status, body, err := s.get(t.Context(), "https://"+server.addr+"/_notary_server/health")
+	var faults map[string]string
+	if err != nil || status != http.StatusServiceUnavailable || json.Unmarshal([]byte(body), &faults) != nil || faults["Trust operational"] == "" {
+		t.Errorf("health = %d %s, %v", status, body, err)
+	}
+	server.stop()
+}
