@@ -338,3 +338,28 @@ func TestPartialPast(t *testing.T) {
 	_, err = tuf.Recall(gun+"2", []tuf.File{file(now, tuf.RoleRoot)}, tuf.Options{Now: repo.Now()})
 	rootReason(t, err, tuf.NoLeaf)
 }
+
+// attacks.md F8: a file on disk that nobody signed says nothing about what has
+// been seen, and so cannot block what comes.
+func TestAttackUnsignedFileOnDisk(t *testing.T) {
+	t.Parallel()
+	repo := released(t)
+	for _, role := range signedRoles {
+		forged := repo.Forge(t, role, func(p tuftest.Object) { p["version"] = 1 << 50 }, tuftest.Unsigned...).Current[role]
+		var disk []tuf.File
+		for name, raw := range repo.Files().Current {
+			if name == role {
+				raw = forged
+			}
+			disk = append(disk, tuf.File{Role: name, Raw: raw})
+		}
+		p, err := tuf.Recall(gun, disk, tuf.Options{Now: repo.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Floor(role); got != 0 {
+			t.Errorf("%s: floor %d of a file that nobody signed", role, got)
+		}
+		accepted(t, p, repo.Files(), repo.Now())
+	}
+}

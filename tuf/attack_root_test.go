@@ -533,3 +533,20 @@ func TestAttackWrongKeyID(t *testing.T) {
 		repair: func() { repo.Serve(list(files)...); repo.RotateKey(t, tuf.RoleTargets) },
 	}.refused(t)
 }
+
+// attacks.md R4, R5: a root in the middle of a chain that its own keys did not
+// sign.
+func TestAttackMiddleRootSignedByOldKeysOnly(t *testing.T) {
+	t.Parallel()
+	repo := tuftest.New(t, gun)
+	past := repo.Trusted(t)
+	old := repo.Signers(t, tuf.RoleRoot)
+	repo.RotateRoot(t)
+	repo.RotateRoot(t)
+	files := repo.Files()
+	a := attack{
+		repo: repo, files: files.WithRoot(2, tuftest.Reseal(t, files.Roots[2], nil, old...)), past: past,
+		want: tuf.ErrRoot, role: tuf.RoleRoot, keeps: timestampOnly,
+	}
+	rootReason(t, a.refused(t), tuf.NotSignedBySelf)
+}
