@@ -79,7 +79,9 @@ func openExisting(ctx context.Context, setting string, migrate func(*database.DB
 	} else if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	db, err := open(ctx, path, database.SQLiteDSN(path)+"&mode=rw")
+	// To ask for the write-ahead log would write into a file that lacks it.
+	dsn := strings.Replace(database.SQLiteDSN(path), "_pragma=journal_mode(WAL)&", "", 1) + "&mode=rw"
+	db, err := open(ctx, path, dsn)
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,8 @@ func start(t testing.TB, args ...string) *process {
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
-			t.Logf("log of %v:\n%s", args, &p.log)
+			log := p.log.String()
+			t.Logf("end of the log of %v:\n%s", args, log[max(0, len(log)-4000):])
 		}
 	})
 	select {
