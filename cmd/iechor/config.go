@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -98,16 +97,15 @@ func readConfig(dir string) (config, error) {
 
 // decode reads raw strictly where it is ours.
 func (c *config) decode(raw []byte) error {
-	s := &strict{raw: raw, dec: json.NewDecoder(bytes.NewReader(raw)), path: c.path}
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil // an empty file is what "touch" makes
 	}
-	err := s.object("", map[string]func() error{"content-trust": func() error { return c.decodeBlock(s) }}, true)
+	s, err := newStrict(c.path, raw)
 	if err != nil {
 		return err
 	}
-	if s.dec.More() {
-		return s.fail("something follows the configuration")
+	if err := s.object("", map[string]func() error{"content-trust": func() error { return c.decodeBlock(s) }}, true); err != nil {
+		return err
 	}
 	_, err = c.pin()
 	return err

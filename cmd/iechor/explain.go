@@ -102,6 +102,7 @@ type subject struct {
 	sign                *signError
 	tag                 *tagError
 	login               bool // a login, not the use of one
+	push                bool // from place
 }
 
 // contextOf takes what the wrappers of this package say off an error.
@@ -123,7 +124,7 @@ func contextOf(err error) (subject, error) {
 		err = repo.err
 	}
 	if errors.As(err, &image) {
-		c.image, c.place, c.host = image.ref.Familiar(), image.place, image.ref.Host()
+		c.image, c.place, c.host, c.push = image.ref.Familiar(), image.place, image.ref.Host(), image.push
 		err = image.err
 	}
 	if errors.As(err, &login) {
@@ -538,6 +539,8 @@ func explainContent(err error, c subject) (answer, bool) {
 		refused *registry.RefusedError
 	)
 	switch {
+	case errors.Is(err, registry.ErrDigest) && c.push:
+		return exactly(exitCannot, err.Error(), "the image in "+c.place+" is damaged: make it anew")
 	case errors.As(err, &digest):
 		return exactly(exitUntrusted, digest.Error(), "the registry has something else than what was asked for: do not use it, and tell the operator of "+orThe(c.host, "registry"))
 	case errors.Is(err, registry.ErrDigest):
@@ -546,8 +549,10 @@ func explainContent(err error, c subject) (answer, bool) {
 		return plainly(exitCannot, refused.Error(), "give the registry a certificate, or reach it as localhost")
 	case errors.Is(err, registry.ErrRefused):
 		return plainly(exitCannot, err.Error(), "if that host is right, add it to content-trust.login-servers in config.json; otherwise tell the operator of "+orThe(c.host, "registry"))
+	case errors.Is(err, registry.ErrUnsupported) && c.push:
+		return plainly(exitCannot, err.Error(), "write "+c.place+" with a tool that makes OCI or docker manifests")
 	case errors.Is(err, registry.ErrUnsupported):
-		return plainly(exitCannot, err.Error(), "push it again with a tool that writes OCI or docker manifests")
+		return plainly(exitCannot, err.Error(), "have it pushed again by a tool that makes OCI or docker manifests")
 	}
 	return answer{}, false
 }

@@ -148,7 +148,7 @@ func (d *desk) untrusted(ctx context.Context, o pullOptions) ([]wanted, error) {
 	if o.all {
 		var err error
 		if tags, err = d.images.List(ctx, o.ref); err != nil {
-			return nil, &imageError{o.ref, "", err}
+			return nil, &imageError{ref: o.ref, err: err}
 		}
 	}
 	var out []wanted
@@ -159,12 +159,12 @@ func (d *desk) untrusted(ctx context.Context, o pullOptions) ([]wanted, error) {
 		}
 		is, err := d.images.Resolve(ctx, ref)
 		if err != nil {
-			return nil, &imageError{ref, "", err}
+			return nil, &imageError{ref: ref, err: err}
 		}
 		out = append(out, wanted{ref, is})
 	}
 	if len(out) == 0 {
-		return nil, &imageError{o.ref, "", registry.ErrNotFound}
+		return nil, &imageError{ref: o.ref, err: registry.ErrNotFound}
 	}
 	return out, nil
 }
@@ -272,7 +272,7 @@ func (d *desk) fetch(ctx context.Context, o pullOptions, w wanted) error {
 	err := d.images.Pull(ctx, w.ref, w.is, o.to, registry.PullOptions{Platform: o.platform, Progress: p.report})
 	p.Close()
 	if err != nil {
-		return &imageError{w.ref, o.to.String(), err}
+		return &imageError{w.ref, o.to.String(), false, err}
 	}
 	status := "Downloaded newer image for"
 	if had {

@@ -118,6 +118,9 @@ func (a *app) push(ctx context.Context, o pushOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if o.from.registry {
+		d.show(items[0]) // before anybody gives a passphrase for it
+	}
 	var s *signing
 	if o.trust {
 		if s, err = d.signing(ctx, o, items); err != nil {
@@ -171,7 +174,7 @@ func (d *desk) items(ctx context.Context, o pushOptions) ([]*item, error) {
 		}
 		is, err := d.images.Resolve(ctx, at)
 		if err != nil {
-			return nil, &imageError{at, "", err}
+			return nil, &imageError{ref: at, err: err}
 		}
 		return []*item{{ref: ref, is: is, done: true}}, nil
 	case !o.all:
@@ -181,11 +184,11 @@ func (d *desk) items(ctx context.Context, o pushOptions) ([]*item, error) {
 		return d.describeAll(ctx, []*item{{ref: o.ref.WithDefaultTag(), from: o.from.image}})
 	}
 	tags, err := d.images.Tags(ctx, o.from.image, o.ref)
-	if err != nil {
-		return nil, &imageError{o.ref, o.from.image.String(), err}
+	if err == nil && len(tags) == 0 {
+		err = registry.ErrNoImage
 	}
-	if len(tags) == 0 {
-		return nil, &imageError{o.ref, o.from.image.String(), registry.ErrNoImage}
+	if err != nil {
+		return nil, pushError(&item{ref: o.ref, from: o.from.image}, err)
 	}
 	var items []*item
 	for _, tag := range sortedTags(tags) {
@@ -208,7 +211,7 @@ func (d *desk) items(ctx context.Context, o pushOptions) ([]*item, error) {
 func (d *desk) describeAll(ctx context.Context, items []*item) ([]*item, error) {
 	for _, i := range items {
 		if err := d.describe(ctx, i); err != nil {
-			return nil, &imageError{i.ref, i.from.String(), err}
+			return nil, pushError(i, err)
 		}
 	}
 	return items, nil
@@ -216,27 +219,37 @@ func (d *desk) describeAll(ctx context.Context, items []*item) ([]*item, error) 
 
 // upload brings the items into the registry, and fills in what they are.
 func (d *desk) upload(ctx context.Context, o pushOptions, items []*item) error {
+	if o.from.registry {
+		return nil
+	}
 	fmt.Fprintf(d.out, "The push refers to repository [%s]\n", o.ref.Repository)
 	for _, i := range items {
-		if !i.done {
-			p := d.progress(o.quiet)
-			is, err := d.images.Push(ctx, i.from, i.ref, registry.PushOptions{Progress: p.report})
-			p.Close()
-			if err != nil {
-				return &imageError{i.ref, i.from.String(), err}
-			}
-			i.is, i.done = is, true
+		p := d.progress(o.quiet)
+		is, err := d.images.Push(ctx, i.from, i.ref, registry.PushOptions{Progress: p.report})
+		p.Close()
+		if err != nil {
+			return pushError(i, err)
 		}
-		fmt.Fprintf(d.out, "%s: digest: %s size: %d\n", i.ref.Tag, i.is.Digest, i.is.Size)
+		i.is, i.done = is, true
+		d.show(i)
 	}
 	return nil
+}
+
+func (d *desk) show(i *item) {
+	fmt.Fprintf(d.out, "%s: digest: %s size: %d\n", i.ref.Tag, i.is.Digest, i.is.Size)
 }
 
 // An imageError says which image an error is about, and where it was.
 type imageError struct {
 	ref   registry.Ref
 	place string // on this machine; or empty
+	push  bool   // from place, not to it
 	err   error
+}
+
+func pushError(i *item, err error) error {
+	return &imageError{i.ref, i.from.String(), true, err}
 }
 
 func (e *imageError) Error() string { return fmt.Sprintf("%s: %v", e.ref.Familiar(), e.err) }

@@ -77,6 +77,7 @@ func newWorld(s *sandbox.Sandbox) *world {
 	w := &world{sandbox: s}
 	registryURL := &url.URL{Scheme: "http", Host: s.Registry}
 	forward := httputil.NewSingleHostReverseProxy(registryURL)
+	forward.ErrorLog = quietLog()
 	w.registry = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
 		want, bent := w.login, w.bent

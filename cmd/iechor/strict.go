@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,18 @@ type strict struct {
 	raw  []byte
 	dec  *json.Decoder
 	path string // of the file, for messages
+}
+
+// newStrict sees that raw is JSON: of that, only the whole text gives an error
+// the right place.
+func newStrict(path string, raw []byte) (*strict, error) {
+	s := &strict{raw: raw, dec: json.NewDecoder(bytes.NewReader(raw)), path: path}
+	var whole json.RawMessage
+	var wrong *json.SyntaxError
+	if err := json.Unmarshal(raw, &whole); errors.As(err, &wrong) {
+		return nil, s.at(wrong.Offset-1, wrong.Error())
+	}
+	return s, nil
 }
 
 // elsewhere are members of the engine's block of the same name, which somebody
@@ -112,16 +125,10 @@ func (s *strict) word(v *string, words ...string) error {
 	return nil
 }
 
-// syntax turns an error of the decoder into ours.
+// syntax is about errors of the decoder, of which newStrict leaves few.
 func (s *strict) syntax(err error) error {
-	var wrong *json.SyntaxError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &wrong):
-		return s.at(wrong.Offset-1, wrong.Error())
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return s.at(int64(len(s.raw)), "the file ends too early")
 	}
 	return s.fail(err.Error())
 }
