@@ -61,10 +61,17 @@ func openArchive(ctx context.Context, from Image) (source, *manifest, error) {
 
 // scanArchive opens an archive and finds out what files it has.
 func scanArchive(ctx context.Context, from Image) (*archive, error) {
-	f, err := os.Open(from.Path)
+	info, err := os.Stat(from.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", from, ErrNoImage)
 	}
+	if err == nil && !info.Mode().IsRegular() { // to open a pipe is to wait for its other end
+		err = fmt.Errorf("%w: %s is not a file", ErrUnsupported, from.Path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(from.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -141,14 +148,8 @@ func archiveName(annotations map[string]string) string {
 
 // scan lists the files in the tar, without reading them.
 func (a *archive) scan(ctx context.Context) error {
-	info, err := a.file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%w: %s is not a file", ErrUnsupported, a.path)
-	}
-	if err != nil {
-		return err
-	}
 	a.files = map[string]section{}
+	links := map[string]bool{} // and devices
 	r := tar.NewReader(a.file)
 	for n := 0; ; n++ {
 		h, err := r.Next()
@@ -158,7 +159,7 @@ func (a *archive) scan(ctx context.Context) error {
 		if err != nil || n > maxEntries || ctx.Err() != nil {
 			return errors.Join(ctx.Err(), fmt.Errorf("%w: %s is not a docker archive (an uncompressed tar)", ErrUnsupported, a.path))
 		}
-		if h.Typeflag != tar.TypeReg {
+		if h.Typeflag == tar.TypeDir || h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
 		at, err := a.file.Seek(0, io.SeekCurrent)
@@ -166,8 +167,12 @@ func (a *archive) scan(ctx context.Context) error {
 			return err
 		}
 		key := path.Clean(h.Name)
-		if _, twice := a.files[key]; twice {
+		if _, twice := a.files[key]; twice || links[key] {
 			return fmt.Errorf("%w: %s holds %q twice", ErrUnsupported, a.path, clean(h.Name))
+		}
+		if h.Typeflag != tar.TypeReg {
+			links[key] = true
+			continue
 		}
 		a.files[key] = section{at, h.Size}
 	}
@@ -216,6 +221,11 @@ func (a *archive) oldEntries() ([]archiveEntry, error) {
 	var entries []archiveEntry
 	if json.Unmarshal(raw, &entries) != nil || len(entries) > maxChildren {
 		return nil, fmt.Errorf("%w: %s in %s is broken", ErrUnsupported, dockerIndex, a.path)
+	}
+	for _, e := range entries { // go-containerregistry reads it whole, however large
+		if config, ok := a.files[path.Clean(e.Config)]; !ok || config.size > maxManifest {
+			return nil, fmt.Errorf("%w: the config %q in %s is missing, or larger than %d bytes", ErrUnsupported, clean(e.Config), a.path, maxManifest)
+		}
 	}
 	return entries, nil
 }
@@ -310,6 +320,9 @@ func (o *oldArchive) open(_ context.Context, c content) (io.ReadCloser, error) {
 // pullIntoArchive writes an archive with one image as: temporary, sync,
 // rename. What was at the final name, a link included, is replaced.
 func (s *session) pullIntoArchive(ctx context.Context, top *manifest, file, name string, tell func(Progress)) (err error) {
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return fmt.Errorf("%w: docker-archive:%s is a directory, not a file", ErrReference, file)
+	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".part-*")
 	if err != nil {
 		return err

@@ -54,6 +54,16 @@ func nameIn(ref Ref) string {
 	return ref.Familiar()
 }
 
+// hubOfEngine returns ref as it reads in an engine's answers once docker.io,
+// which engines leave out or write at will, is taken off there: who asks for
+// docker.io/library/alpine by that name finds alpine.
+func hubOfEngine(ref Ref) Ref {
+	if path, ok := strings.CutPrefix(ref.Repository, "docker.io/"); ok {
+		ref.Repository = HubName + "/" + path
+	}
+	return ref
+}
+
 // call makes a request and returns an answer with a good status.
 func (e *engine) call(ctx context.Context, method, path string, query url.Values, header http.Header) (*http.Response, error) {
 	client, version, err := e.connect(ctx)
@@ -127,7 +137,7 @@ func (e *engine) inspect(ctx context.Context, ref Ref) (Local, error) {
 	l := Local{ID: clean(image.ID)}
 	for _, s := range image.RepoDigests {
 		r, err := ParseRef(strings.TrimPrefix(s, "docker.io/"))
-		if err == nil && nameIn(r) == nameIn(ref.WithDigest(r.Digest)) {
+		if err == nil && r.Repository == hubOfEngine(ref).Repository {
 			l.Digests = append(l.Digests, r.Digest)
 		}
 	}

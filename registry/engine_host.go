@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -100,16 +101,21 @@ func (e *engine) connect(ctx context.Context) (*http.Client, string, error) {
 		return e.http, e.version, nil
 	}
 	missing := &NoEngineError{}
+	failed := func(err error) {
+		if !errors.Is(missing.Err, fs.ErrPermission) { // that one can be cured, and is not that there is none
+			missing.Err = err
+		}
+	}
 	for _, host := range e.config.Hosts {
 		missing.Tried = append(missing.Tried, host)
 		client, err := e.client(host)
 		if err != nil {
-			missing.Err = err
+			failed(err)
 			continue
 		}
 		version, err := e.ping(ctx, client)
 		if err != nil {
-			missing.Err = err
+			failed(err)
 			client.CloseIdleConnections()
 			continue
 		}

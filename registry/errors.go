@@ -3,6 +3,8 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"strings"
 )
 
@@ -88,14 +90,18 @@ func (e *RefusedError) Is(target error) bool { return target == ErrRefused }
 // NoEngineError says that no engine answered. It matches ErrNoEngine.
 type NoEngineError struct {
 	Tried []string // every address, in the order tried
-	Err   error    // what the last one said
+	Err   error    // what the last one said, or the first that did not let us in
 }
 
 func (e *NoEngineError) Error() string {
 	if len(e.Tried) == 0 {
 		return "no engine: none is configured"
 	}
-	return "no engine answers; tried " + strings.Join(e.Tried, ", ")
+	s := "no engine answers; tried " + strings.Join(e.Tried, ", ")
+	if op := (*net.OpError)(nil); errors.Is(e.Err, fs.ErrPermission) && errors.As(e.Err, &op) {
+		s += ": " + clean(op.Error()) // which one, of those tried
+	}
+	return s
 }
 
 // Is makes e match ErrNoEngine.

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"sync"
 )
@@ -247,7 +248,8 @@ func (s *session) pullIntoLayout(ctx context.Context, top *manifest, dir, name s
 type layoutWriter struct {
 	layout
 	index   *layoutIndex
-	created []string // directories made, outermost first
+	above   []string // directories made down to path, and
+	created []string // those made below it; outermost first
 
 	mu    sync.Mutex
 	added []string // files made; by mu
@@ -256,14 +258,12 @@ type layoutWriter struct {
 func newLayoutWriter(dir string) (*layoutWriter, error) {
 	w := &layoutWriter{}
 	w.path = dir
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(dir, 0o777); err != nil {
-			return nil, err
-		}
-		w.created = append(w.created, "")
-	}
 	var err error
+	if w.above, err = makeDirs(dir); err != nil {
+		return nil, err
+	}
 	if w.root, err = os.OpenRoot(dir); err != nil {
+		removeDirs(w.above)
 		return nil, err
 	}
 	if w.index, err = w.layout.index(); err != nil {
@@ -390,16 +390,43 @@ func (w *layoutWriter) end(err error) error {
 			_ = w.root.Remove(name) // the first error counts, here and below
 		}
 		for _, dir := range slices.Backward(w.created) {
-			if dir != "" {
-				_ = w.root.Remove(dir) // fails if somebody else put something there
-			}
+			_ = w.root.Remove(dir) // fails if somebody else put something there
 		}
 	}
 	if closed := w.root.Close(); err == nil {
 		err = closed
 	}
-	if err != nil && slices.Contains(w.created, "") {
-		_ = os.Remove(w.path)
+	if err != nil {
+		removeDirs(w.above)
 	}
 	return err
+}
+
+// makeDirs makes dir and what is missing above it, and returns what it made,
+// outermost first; after an error nothing of that is left.
+func makeDirs(dir string) (made []string, err error) {
+	var missing []string
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		_, err := os.Stat(at)
+		if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
+			break // a real obstacle shows below
+		}
+		missing = append(missing, at)
+	}
+	for _, at := range slices.Backward(missing) {
+		switch err := os.Mkdir(at, 0o777); {
+		case err == nil:
+			made = append(made, at)
+		case !errors.Is(err, fs.ErrExist):
+			removeDirs(made)
+			return nil, err
+		}
+	}
+	return made, nil
+}
+
+func removeDirs(made []string) {
+	for _, dir := range slices.Backward(made) {
+		_ = os.Remove(dir) // fails if somebody else put something there
+	}
 }

@@ -84,6 +84,7 @@ func archiveTags(ctx context.Context, from Image, to Ref, found map[string]bool)
 func (e *engine) tags(ctx context.Context, to Ref, found map[string]bool) error {
 	ctx, cancel := context.WithTimeout(ctx, enginePatience)
 	defer cancel()
+	to = hubOfEngine(to)
 	query := url.Values{}
 	if name := to.FamiliarName(); !strings.Contains(name, "[") { // of an IPv6 address: the filter is a pattern
 		filter, err := json.Marshal(map[string][]string{"reference": {name}})
