@@ -265,7 +265,7 @@ func TestServeUntil(t *testing.T) {
 // httpClient trusts one authority and shows a certificate, nil for none.
 func httpClient(t testing.TB, ca *authority, show *certificateFiles) *http.Client {
 	t.Helper()
-	tr := &http.Transport{TLSClientConfig: clientTLS(t, ca, show), ForceAttemptHTTP2: true}
+	tr := &http.Transport{TLSClientConfig: clientTLS(t, ca, show), ForceAttemptHTTP2: true, ExpectContinueTimeout: patience}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: time.Minute}
 }

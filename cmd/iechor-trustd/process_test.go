@@ -77,7 +77,13 @@ func waitFor(t testing.TB, c *exec.Cmd) (status int, stdout, stderr string) {
 // with the test, at the latest.
 func start(t testing.TB, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: program(t, nil, args...), done: make(chan struct{}), news: make(chan struct{}, 1)}
+	return startCommand(t, program(t, nil, args...))
+}
+
+func startCommand(t testing.TB, c *exec.Cmd) *process {
+	t.Helper()
+	args := c.Args[1:]
+	p := &process{t: t, cmd: c, done: make(chan struct{}), news: make(chan struct{}, 1)}
 	logged, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -341,12 +347,14 @@ func (s *site) sound(t testing.TB) {
 	}
 }
 
-// get fetches and returns the status and the body.
+// get fetches what every server knows by now, as publishers do, and returns the
+// status and the body.
 func (s *site) get(ctx context.Context, url string) (int, string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, "", err
 	}
+	req.Header.Set("Cache-Control", "no-cache")
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return 0, "", err

@@ -235,36 +235,75 @@ func TestDatabaseMode(t *testing.T) {
 	server.stop()
 }
 
-// A folder that cannot be written, and a disk that is full, are a sentence.
-func TestDatabaseThatCannotBeWritten(t *testing.T) {
+// A folder that cannot be written is a sentence.
+func TestDatabaseInAClosedFolder(t *testing.T) {
 	t.Parallel()
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere: TestFullDisk is for root")
+	}
 	s := newSite(t)
 	dir := s.file("closed")
 	if err := os.Mkdir(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
+	file := filepath.Join(dir, "server.db")
+	status, out, errs := runProcess(t, nil, "server", "--config", s.file("server.yaml"), "--storage", "sqlite:"+file)
+	sentence(t, "server in a folder that is not its own", status, out, errs, "open the database: open "+file+": permission denied")
+}
+
+// onDisk returns a command that is iechor-trustd in a name space of its own, in
+// which dir is a file system in memory with the given options.
+func onDisk(t testing.TB, dir, options string, args ...string) *exec.Cmd {
+	t.Helper()
+	script := fmt.Sprintf("mount -t tmpfs -o %s none '%s' || exit 99\nexec iechor-trustd \"$@\"", options, dir)
+	c := exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
+	c.Env = program(t, nil).Env
+	ownMounts(c)
+	return c
+}
+
+// A disk that cannot be written or is full is a sentence at the start. When it
+// fills up later, publishers are told that the server has trouble, what was
+// acknowledged can be read, and the log says why.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		t.Skip("a full disk is made on Linux, by root")
+	}
+	s := newSite(t)
+	dir := s.file("disk")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, errs := waitFor(t, onDisk(t, dir, "ro", "version")); status != 0 {
+		t.Skipf("this root may not mount: %s", errs)
+	}
 	args := []string{"server", "--config", s.file("server.yaml"), "--storage", "sqlite:" + filepath.Join(dir, "server.db")}
-	if os.Geteuid() != 0 {
-		status, out, errs := runProcess(t, nil, args...)
-		sentence(t, "server in a folder that is not its own", status, out, errs, "open the database: open "+filepath.Join(dir, "server.db")+": permission denied")
-		t.Skip("a full disk is made by root only")
+	for options, want := range map[string]string{"ro": "read-only file system", "size=64k": "database or disk is full"} {
+		status, out, errs := waitFor(t, onDisk(t, dir, options, args...))
+		sentence(t, "server on a disk with "+options, status, out, errs, want)
 	}
-	// A file system in memory, small and first read-only, in a name space of its own.
-	tryFull := func(size string) (status int, out, errs string, ok bool) {
-		script := fmt.Sprintf("mount -t tmpfs -o %s none '%s' || exit 99\nexec iechor-trustd \"$@\"", size, dir)
-		c := exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
-		c.Env = program(t, nil).Env
-		ownMounts(c)
-		status, out, errs = waitFor(t, c)
-		return status, out, errs, status != 99 && !strings.Contains(errs, "not permitted")
+
+	s.startSigner(t)
+	server := startCommand(t, onDisk(t, dir, "size=512k", args...))
+	p := newPublisher(t, s, "registry.example/app")
+	if err := p.init(t.Context(), server, "first"); err != nil {
+		t.Fatal(err)
 	}
-	for size, want := range map[string]string{"ro": "read-only file system", "size=64k": "full"} {
-		status, out, errs, ok := tryFull(size)
-		if !ok {
-			t.Skipf("this root may not mount: %s", errs)
+	tags := []string{"first"}
+	var err error
+	for err == nil && len(tags) < 1000 {
+		tag := fmt.Sprint("v", len(tags))
+		if err = p.publish(t.Context(), server, tag); err == nil {
+			tags = append(tags, tag)
 		}
-		sentence(t, "server on tmpfs with "+size, status, out, errs, want)
 	}
+	if refusedBy(err) < 500 {
+		t.Errorf("publish on a full disk = %v after %d tags, want 5xx", err, len(tags))
+	}
+	p.has(server, tags...)
+	server.logs("database or disk is full")
+	server.stop()
 }
 
 // A server whose signer is away starts, reads, and says so.

@@ -127,7 +127,7 @@ func TestEverySettingHasItsNames(t *testing.T) {
 					t.Errorf("%s is not explained", s.flag())
 				}
 			}
-			golden(t, "settings_"+name+".txt", strings.Join(names, "\n")+"\n")
+			golden(t, "settings_"+name+".golden", strings.Join(names, "\n")+"\n")
 		})
 	}
 }
