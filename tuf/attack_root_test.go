@@ -325,6 +325,17 @@ func TestAttackDeniedRootKey(t *testing.T) {
 	rootReason(t, err, tuf.NotSignedBySelf)
 }
 
+// attacks.md R13: nor can a denied key hand over to a successor of its choice.
+func TestAttackDeniedRootKeyHandsOver(t *testing.T) {
+	t.Parallel()
+	repo := tuftest.New(t, gun)
+	bad := repo.Role(t, tuf.RoleRoot).Keys[0].CanonicalID()
+	past := repo.Trusted(t)
+	repo.RotateRoot(t)
+	err := attack{repo: repo, files: repo.Files(), past: past, pin: tuf.Pins{Denied: []tuf.CanonicalID{bad}}, want: tuf.ErrRoot, role: tuf.RoleRoot}.refused(t)
+	rootReason(t, err, tuf.NotSignedByPrevious)
+}
+
 // attacks.md R14: the name in the certificate.
 func TestAttackRootCertificateName(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package tuf
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -66,61 +67,100 @@ func roleProblem(role RoleName, format string, a ...any) error {
 	return fmt.Errorf("%s: %w: %s", role, ErrRole, fmt.Sprintf(format, a...))
 }
 
-func (c AddTarget) apply(d *Draft) error {
-	t := c.Target
-	if t.Role == "" {
-		t.Role = RoleTargets
+// A targetEdit sets a target, or removes it if meta is nil.
+type targetEdit struct {
+	name string
+	meta *FileMeta
+}
+
+// A targetChange is a change that concerns one target. Many of them in a row,
+// for one role, are made at once.
+type targetChange interface {
+	Change
+	// edit returns the change in its checked form.
+	edit() (RoleName, targetEdit, error)
+}
+
+func orTargets(role RoleName) RoleName {
+	if role == "" {
+		return RoleTargets
 	}
+	return role
+}
+
+func (c AddTarget) edit() (RoleName, targetEdit, error) {
+	t := c.Target
+	role := orTargets(t.Role)
+	none := targetEdit{}
 	switch {
 	case t.Name == "" || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, unicode.IsControl):
-		return malformed("%q is not a target name", t.Name)
+		return role, none, malformed("%q is not a target name", t.Name)
 	case t.Length < 0 || t.Length > maxInteger:
-		return malformed("target %q cannot have a length of %d", t.Name, t.Length)
+		return role, none, malformed("target %q cannot have a length of %d", t.Name, t.Length)
 	case t.Hashes["sha256"] == nil && t.Hashes["sha512"] == nil:
-		return malformed("target %q has no sha256 or sha512 checksum", t.Name)
+		return role, none, malformed("target %q has no sha256 or sha512 checksum", t.Name)
 	}
 	for name, sum := range t.Hashes {
 		if want, ok := hashBytes[name]; ok && len(sum) != want {
-			return malformed("target %q has a %s checksum of %d bytes", t.Name, name, len(sum))
+			return role, none, malformed("target %q has a %s checksum of %d bytes", t.Name, name, len(sum))
 		}
 	}
 	if t.Custom != nil {
 		if canonical, err := Canonical(t.Custom); err != nil {
-			return fmt.Errorf("custom data of target %q: %w", t.Name, err)
+			return role, none, fmt.Errorf("custom data of target %q: %w", t.Name, err)
 		} else if !bytes.Equal(canonical, t.Custom) {
-			return malformed("custom data of target %q is not in canonical form", t.Name)
+			return role, none, malformed("custom data of target %q is not in canonical form", t.Name)
 		}
 	}
-	e, err := d.edit(t.Role)
-	if err != nil {
-		return err
-	}
-	paths, _ := d.effective(t.Role)
-	if !d.o.Dialect.within(paths, t.Name) {
-		return roleProblem(t.Role, "target %q is not within its paths", t.Name)
-	}
-	e.set(d.o.Dialect.putTarget(e.payload, t.Name, t.FileMeta))
-	return nil
+	return role, targetEdit{t.Name, &t.FileMeta}, nil
 }
 
-func (c RemoveTarget) apply(d *Draft) error {
-	role := c.Role
-	if role == "" {
-		role = RoleTargets
+func (c RemoveTarget) edit() (RoleName, targetEdit, error) {
+	return orTargets(c.Role), targetEdit{name: c.Name}, nil
+}
+
+func (c AddTarget) apply(d *Draft) error    { return d.editTargets([]targetChange{c}) }
+func (c RemoveTarget) apply(d *Draft) error { return d.editTargets([]targetChange{c}) }
+
+// editTargets makes changes that are all for one role.
+func (d *Draft) editTargets(changes []targetChange) error {
+	edits := make(map[string]targetEdit, len(changes))
+	role, adds := RoleName(""), false
+	var paths []string
+	for _, c := range changes {
+		var e targetEdit
+		var err error
+		if role, e, err = c.edit(); err != nil {
+			return err
+		}
+		if !role.HoldsTargets() {
+			return roleProblem(role, "it holds no targets")
+		}
+		if e.meta != nil {
+			if !adds {
+				adds = true
+				paths, _ = d.effective(role)
+			}
+			if !d.reachable(role) {
+				return fmt.Errorf("%s: %w", role, ErrNoDelegation)
+			}
+			if !d.o.Dialect.within(paths, e.name) {
+				return roleProblem(role, "target %q is not within its paths", e.name)
+			}
+		}
+		edits[e.name] = e
 	}
-	if !role.HoldsTargets() {
-		return roleProblem(role, "it holds no targets")
-	}
-	if _, ok := d.files[role]; !ok {
+	if _, ok := d.files[role]; !ok && !adds {
 		if _, ok := d.Role(role); ok {
 			return nil // delegated, and nothing signed in it yet
 		}
 	}
-	e, err := d.edit(role)
+	f, err := d.edit(role)
 	if err != nil {
 		return err
 	}
-	e.set(d.o.Dialect.dropTarget(e.payload, c.Name))
+	sorted := slices.SortedFunc(maps.Values(edits), func(a, b targetEdit) int { return strings.Compare(a.name, b.name) })
+	f.set(d.o.Dialect.editTargets(f.payload, sorted))
 	return nil
 }
 

@@ -107,13 +107,39 @@ func Receive(gun GUN, past *Past, floors map[RoleName]int64, o Options) *Draft {
 // as before. Errors match ErrMalformed, ErrRole, ErrNoDelegation or ErrKey.
 func (d *Draft) Apply(changes ...Change) error {
 	files, again, warnings := maps.Clone(d.files), maps.Clone(d.again), slices.Clone(d.warnings)
-	for _, c := range changes {
-		if err := c.apply(d); err != nil {
+	for len(changes) > 0 {
+		run := targetRun(changes)
+		err := error(nil)
+		if len(run) > 0 {
+			err = d.editTargets(run)
+		} else {
+			err = changes[0].apply(d)
+		}
+		if err != nil {
 			d.files, d.again, d.warnings = files, again, warnings
 			return err
 		}
+		changes = changes[max(1, len(run)):]
 	}
 	return nil
+}
+
+// targetRun returns the changes at the beginning that concern targets of one
+// role.
+func targetRun(changes []Change) (run []targetChange) {
+	var role RoleName
+	for _, c := range changes {
+		t, ok := c.(targetChange)
+		if !ok {
+			break
+		}
+		r, _, _ := t.edit() // an error comes when it is made
+		if len(run) > 0 && r != role {
+			break
+		}
+		role, run = r, append(run, t)
+	}
+	return run
 }
 
 // Warnings returns what the owner should know about the changes made so far.

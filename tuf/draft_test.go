@@ -93,6 +93,57 @@ func TestChangesMakeFiles(t *testing.T) {
 
 // A refused change leaves the draft as it was, whatever came before it in the
 // same Apply.
+// Changes of many targets at once come to the same as one by one.
+func TestManyTargetsAtOnce(t *testing.T) {
+	t.Parallel()
+	repo := tuftest.New(t, gun, tuftest.Delegation("targets/releases", ""))
+	repo.Tag(t, "b", "d", "f")
+	changes := []tuf.Change{
+		tuf.AddTarget{Target: tuftest.Target("e")}, tuf.RemoveTarget{Name: "d"}, tuf.AddTarget{Target: tuftest.Target("a")},
+		tuf.RemoveTarget{Name: "e"}, tuf.RemoveTarget{Name: "none"}, tuf.AddTarget{Target: tuftest.Target("g")},
+		tuf.AddTarget{Target: tuftest.TargetIn("targets/releases", "x")}, tuf.AddTarget{Target: tuftest.Target("c")},
+	}
+	tags := func(apply func(*tuf.Draft) error) (names []string) {
+		t.Helper()
+		repo := tuftest.New(t, gun, tuftest.Delegation("targets/releases", ""))
+		repo.Tag(t, "b", "d", "f")
+		d := repo.Draft(t)
+		if err := apply(d); err != nil {
+			t.Fatal(err)
+		}
+		files, err := d.Sign(t.Context(), repo.Ring(), tuf.SignOptions{Now: repo.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		repo.Serve(files...)
+		s := repo.Set(t)
+		for _, role := range []tuf.RoleName{tuf.RoleTargets, tuf.RoleReleases} {
+			for target := range s.Targets(role) {
+				names = append(names, string(role)+" "+target.Name)
+			}
+		}
+		return names
+	}
+	got := tags(func(d *tuf.Draft) error { return d.Apply(changes...) })
+	want := tags(func(d *tuf.Draft) error {
+		for _, c := range changes {
+			if err := d.Apply(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if !slices.Equal(got, want) || !slices.Equal(want, []string{"targets a", "targets b", "targets c", "targets f", "targets g", "targets/releases x"}) {
+		t.Errorf("at once: %v, one by one: %v", got, want)
+	}
+	// All or none, also within a run.
+	d := repo.Draft(t)
+	bad := tuf.AddTarget{Target: tuftest.Target("")}
+	if err := d.Apply(tuf.AddTarget{Target: tuftest.Target("new")}, bad); err == nil || len(d.Changed()) != 0 {
+		t.Errorf("Apply with a bad change = %v, changed %v", err, d.Changed())
+	}
+}
+
 func TestChangesRefused(t *testing.T) {
 	t.Parallel()
 	repo := released(t, tuftest.Delegation("targets/v", "v"))

@@ -39,9 +39,10 @@ func TestVectorsNoOpEdit(t *testing.T) {
 			}
 			for _, edit := range edits {
 				d := s.Draft()
-				if err := d.Apply(edit...); err != nil {
-					t.Errorf("%s/%s: %v", repo, f.Role, err)
-					continue
+				for _, c := range edit { // one by one: together they may come to nothing
+					if err := d.Apply(c); err != nil {
+						t.Fatalf("%s/%s: %v", repo, f.Role, err)
+					}
 				}
 				file := d.files[f.Role]
 				if !file.changed {

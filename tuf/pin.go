@@ -104,7 +104,8 @@ type PinRule struct {
 // Pins chooses one Pin for each repository (notary-protocol 7.3): among the
 // rules that match, one for exactly that GUN, else the one with the longest
 // pattern, and of equal ones the first; without a match, Otherwise. Keys
-// named in Denied are never admitted (attacks.md R13).
+// named in Denied are never admitted, and vouch for no successor
+// (attacks.md R13).
 type Pins struct {
 	Rules     []PinRule
 	Otherwise Pin // nil: FirstUse
@@ -126,11 +127,16 @@ func (p Pins) For(gun GUN) (PinRule, bool) {
 	return best, found
 }
 
+// A Denier is a Pin that knows keys which must not vouch for anything: neither
+// for a repository, nor for the root that is to follow theirs.
+type Denier interface{ Denies(k PublicKey) bool }
+
+// Denies implements [Denier].
+func (p Pins) Denies(k PublicKey) bool { return slices.Contains(p.Denied, k.CanonicalID()) }
+
 // Trusted implements [Pin].
 func (p Pins) Trusted(gun GUN, keys []PublicKey, first bool, now time.Time) ([]PublicKey, error) {
-	allowed := slices.DeleteFunc(slices.Clone(keys), func(k PublicKey) bool {
-		return slices.Contains(p.Denied, k.CanonicalID())
-	})
+	allowed := slices.DeleteFunc(slices.Clone(keys), p.Denies)
 	if len(allowed) == 0 {
 		return nil, &RootRefusal{Reason: Denied}
 	}

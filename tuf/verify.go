@@ -200,6 +200,9 @@ func (d *document) succeeds(o Options, gun GUN, prev *document) error {
 	}
 	role := prev.roles[RoleRoot]
 	role.Keys, _ = o.Dialect.rootKeys(role, gun, nil)
+	if p, ok := o.Pin.(Denier); ok {
+		role.Keys = slices.DeleteFunc(role.Keys, func(k Key) bool { return p.Denies(k.PublicKey) })
+	}
 	probe := *d // the verdict is about another role: keep d's own
 	probe.signers = nil
 	if err := probe.verify(role); err != nil {

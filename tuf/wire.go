@@ -30,8 +30,7 @@ type Dialect interface {
 	putRole(payload node, role Role) node
 	putDelegation(payload node, role Role) node
 	dropDelegation(payload node, name RoleName) node
-	putTarget(payload node, name string, m FileMeta) node
-	dropTarget(payload node, name string) node
+	editTargets(payload node, edits []targetEdit) node
 	putMeta(payload node, role RoleName, m FileMeta) node
 	dropMeta(payload node, role RoleName) node
 
@@ -468,14 +467,33 @@ func (Notary) dropDelegation(p node, name RoleName) node {
 	return p.with("delegations", d.with("keys", keys).with("roles", arrayNode(roles)))
 }
 
-func (Notary) putTarget(p node, name string, m FileMeta) node {
-	targets, _ := p.get("targets")
-	return p.with("targets", targets.with(name, metaToTree(m)))
-}
-
-func (Notary) dropTarget(p node, name string) node {
-	targets, _ := p.get("targets")
-	return p.with("targets", targets.without(name))
+// editTargets merges edits, sorted by name and each name once, into the
+// targets: work on a whole file once, however many its edits.
+func (Notary) editTargets(p node, edits []targetEdit) node {
+	old, _ := p.get("targets")
+	merged := node{
+		kind:  kindObject,
+		names: make([]string, 0, len(old.names)+len(edits)),
+		items: make([]node, 0, len(old.names)+len(edits)),
+	}
+	put := func(name string, n node) {
+		merged.names, merged.items = append(merged.names, name), append(merged.items, n)
+	}
+	for i := 0; i < len(old.names) || len(edits) > 0; {
+		switch {
+		case len(edits) == 0 || i < len(old.names) && old.names[i] < edits[0].name:
+			put(old.names[i], old.items[i])
+			i++
+			continue
+		case i < len(old.names) && old.names[i] == edits[0].name:
+			i++
+		}
+		if edits[0].meta != nil {
+			put(edits[0].name, metaToTree(*edits[0].meta))
+		}
+		edits = edits[1:]
+	}
+	return p.with("targets", merged)
 }
 
 func (Notary) putMeta(p node, role RoleName, m FileMeta) node {
