@@ -134,7 +134,6 @@ func (m *model) served() (tuftest.Files, string) {
 type consumer struct {
 	name string
 	past *tuf.Past
-	root int64
 }
 
 // update lets c meet what is served, and asserts what must always hold.
