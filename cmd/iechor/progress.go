@@ -35,7 +35,7 @@ func (a *app) progress(quiet bool) *progress {
 }
 
 // over are the words after which nothing more comes about a layer.
-var over = []string{"Pushed", "Layer already exists", "Pull complete", "Already exists", "Download complete"}
+var over = []string{"Pushed", "Layer already exists", "Pull complete", "Already exists"}
 
 // report takes one report. Calls come one after the other.
 func (p *progress) report(r registry.Progress) {

@@ -67,10 +67,12 @@ type world struct {
 
 	mu         sync.Mutex
 	trustMode  string
-	timestamps [][]byte // every one that was served
-	asked      []string // requests to the trust server
-	login      string   // user:password that the registry wants
-	bent       bool     // the registry changes a byte of every manifest
+	timestamps [][]byte      // every one that was served
+	asked      []string      // requests to the trust server
+	login      string        // user:password that the registry wants
+	bent       bool          // the registry changes a byte of every manifest
+	hang       chan struct{} // the next upload waits for ever; closed when it does
+	hung       chan struct{} // the same; not by mu, since only the script looks at it
 }
 
 func newWorld(s *sandbox.Sandbox) *world {
@@ -80,8 +82,16 @@ func newWorld(s *sandbox.Sandbox) *world {
 	forward.ErrorLog = quietLog()
 	w.registry = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
-		want, bent := w.login, w.bent
+		want, bent, hang := w.login, w.bent, w.hang
+		if hang != nil && r.Method == http.MethodPost {
+			w.hang = nil
+			close(hang)
+		}
 		w.mu.Unlock()
+		if hang != nil && r.Method == http.MethodPost {
+			<-r.Context().Done()
+			return
+		}
 		if user, password, _ := r.BasicAuth(); want != "" && user+":"+password != want {
 			rw.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
 			rw.WriteHeader(http.StatusUnauthorized)
@@ -250,12 +260,20 @@ func requests(ts *testscript.TestScript, _ bool, args []string) {
 
 // registryMode says which login the registry wants, "registry login
 // USER:PASSWORD", or whether it changes manifests on their way: "registry
-// bent", "registry straight".
+// bent", "registry straight". The next upload hangs after "registry hang", and
+// "registry hung" waits until it does.
 func registryMode(ts *testscript.TestScript, _ bool, args []string) {
 	w := theWorld(ts)
+	if args[0] == "hung" {
+		<-w.hung
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch args[0] {
+	case "hang":
+		w.hang = make(chan struct{})
+		w.hung = w.hang
 	case "login":
 		w.login = args[1]
 	default:

@@ -84,9 +84,6 @@ func (s *signing) plan(ctx context.Context) trust.Plan {
 			is := i.expected(set)
 			i.sign = false
 			roles, err := trust.SigningRoles(set, i.ref.Tag, has)
-			if errors.Is(err, trust.ErrNoDelegationKey) && released(set, i.ref.Tag, is) {
-				continue // others have signed exactly this
-			}
 			if err != nil {
 				return nil, err
 			}
@@ -117,12 +114,6 @@ func (i *item) expected(set *tuf.Set) registry.Descriptor {
 		}
 	}
 	return pledge
-}
-
-// released reports whether consumers get exactly is for tag.
-func released(set *tuf.Set, tag string, is registry.Descriptor) bool {
-	t, err := trust.Lookup(set, tag)
-	return err == nil && same(t, is)
 }
 
 func signedIn(set *tuf.Set, tag string, is registry.Descriptor, role tuf.RoleName) bool {
