@@ -223,8 +223,12 @@ func TestAnswers(t *testing.T) {
 		{"500", status(500, "oops"), ErrUnreachable, "unable to reach trust server at this time: 500."},
 		{"503", status(503, ""), ErrUnreachable, "unable to reach trust server at this time: 503."},
 		{"429", status(429, ""), ErrUnreachable, ""},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example/x", http.StatusFound) }, ErrRedirect, ""},
-		{"redirect to itself", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusMovedPermanently) }, ErrRedirect, ""},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example/x", http.StatusFound)
+		}, ErrRedirect, ""},
+		{"redirect to itself", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusMovedPermanently)
+		}, ErrRedirect, ""},
 		{"304", status(304, ""), ErrNotTrustServer, ""},
 		{"version", refuse(api.NewError(api.Version, api.Empty{})), ErrConflict, ""},
 		{"409", status(409, ""), ErrConflict, ""},
