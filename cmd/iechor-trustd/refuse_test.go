@@ -228,7 +228,7 @@ func TestDatabaseMode(t *testing.T) {
 	s.startSigner(t).stop()
 	server := s.startServer(t)
 	for _, name := range []string{"signer/signer.db", "server/server.db", "server/server.db-wal"} {
-		if info, err := os.Stat(s.file(name)); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+		if info, err := os.Stat(s.file(name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v %v, want mode 0600", name, info.Mode(), err)
 		}
 	}

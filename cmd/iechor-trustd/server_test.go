@@ -7,8 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/tuf"
@@ -157,6 +160,63 @@ func TestAttackKillSigner(t *testing.T) {
 	s.sound(t)
 }
 
+// TestAttackRestoredStore: S9. A store that was set back is noticed, nothing is
+// built on it, and an operator, nobody else, may say that it is meant so.
+func TestAttackRestoredStore(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.startSigner(t)
+	server := s.startServer(t)
+	p := newPublisher(t, s, "registry.example/app")
+	if err := p.init(t.Context(), server, "1"); err != nil {
+		t.Fatal(err)
+	}
+	server.stop() // all of the store is in one file now
+	backup, err := os.ReadFile(s.file("server/server.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server = s.startServer(t)
+	for _, tag := range []string{"2", "3", "4"} {
+		if err := p.publish(t.Context(), server, tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.stop()
+	write(t, s.file("server/server.db"), string(backup))
+	server = s.startServer(t)
+	fresh := newPublisher(t, s, "registry.example/app") // has not seen what was lost
+	if err := fresh.publish(t.Context(), server, "5"); refusedBy(err) < 500 {
+		t.Errorf("publish on a restored store = %v, want 5xx", err)
+	}
+	if status, out, errs := s.check(t); status != exitFailed || !strings.Contains(out, "timestamp of registry.example/app: version 1 is current, and the signer knows that 3 was published: the store was set back\n") {
+		t.Errorf("check of a restored store = %d\n%s%s", status, out, errs)
+	}
+
+	floor := []string{"floor", "--config", s.file("server.yaml"), "--gun", "registry.example/app"}
+	status, out, errs := runProcess(t, nil, append(floor, "--lower-to", "1")...)
+	sentence(t, "floor lowered by the server's identity", status, out, errs, "the signer denies this client")
+	floor = append(floor, "--signer-certificate", s.operator.Certificate, "--signer-key", s.operator.Key)
+	if status, out, errs := runProcess(t, nil, floor...); status != 0 || out != "incarnation 1: timestamp signed 4, published 3; snapshot signed 4, published 3, dated 4\n" || errs != "" {
+		t.Errorf("floor = %d %q %q", status, out, errs)
+	}
+	status, out, errs = runProcess(t, nil, append(floor[:4:4], append([]string{"registry.example/none"}, floor[5:]...)...)...)
+	sentence(t, "floor of a repository that is not there", status, out, errs, "the signer has signed nothing for registry.example/none")
+	if status, out, errs := runProcess(t, nil, append(floor, "--lower-to", "1")...); status != 0 || out != "incarnation 1: timestamp signed 4, published 1; snapshot signed 4, published 0, dated 0\n" || errs != "" {
+		t.Errorf("floor --lower-to 1 = %d %q %q", status, out, errs)
+	}
+	s.sound(t)
+	if err := fresh.publish(t.Context(), server, "6"); err != nil {
+		t.Errorf("publish after the floor was lowered: %v", err)
+	}
+	fresh.has(server, "1", "6")
+	if _, err := p.update(t.Context(), server); !errors.Is(err, tuf.ErrRollback) {
+		t.Errorf("whoever has seen what was lost reads %v, want ErrRollback", err)
+	}
+	server.stop()
+	s.sound(t)
+}
+
 // An upload that is under way when the server is told to stop is finished and
 // acknowledged, and nobody new is let in.
 func TestDrain(t *testing.T) {
@@ -168,16 +228,48 @@ func TestDrain(t *testing.T) {
 	if err := p.init(t.Context(), server, "first"); err != nil {
 		t.Fatal(err)
 	}
-	set, err := p.update(t.Context(), server)
+	rest := halfUpload(t, p, server, "late")
+	if err := server.cmd.Process.Signal(stopSignal); err != nil {
+		t.Fatal(err)
+	}
+	server.logs(`"msg":"stopping"`)
+	again := time.NewTicker(5 * time.Millisecond) // the listener is closed a moment after that line
+	defer again.Stop()
+	late := time.After(drain / 2)
+	for {
+		c, err := net.Dial("tcp", server.addr)
+		if err != nil {
+			break
+		}
+		c.Close()
+		select {
+		case <-again.C:
+		case <-late:
+			t.Fatal("a stopping server lets new clients in")
+		}
+	}
+	if err := rest(); err != nil {
+		t.Errorf("upload that was under way: %v", err)
+	}
+	server.ended()
+	p.has(s.startServer(t), "first", "late")
+	s.sound(t)
+}
+
+// halfUpload sends half of a publish; rest sends the other half and returns how
+// it went.
+func halfUpload(t *testing.T, p *publisher, at *process, tag string) (rest func() error) {
+	t.Helper()
+	set, err := p.update(t.Context(), at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, ct, err := p.body(t.Context(), set.Draft(), "late")
+	body, ct, err := p.body(t.Context(), set.Draft(), tag)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r, w := io.Pipe()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+server.addr+api.Route{Kind: api.Repository, GUN: p.gun}.Path(), r)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+at.addr+api.Route{Kind: api.Repository, GUN: p.gun}.Path(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +277,7 @@ func TestDrain(t *testing.T) {
 	req.Header.Set("Expect", "100-continue") // the server has begun to read when the body is asked for
 	answer := make(chan error, 1)
 	go func() {
-		resp, err := s.client.Do(req)
+		resp, err := p.site.client.Do(req)
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode != http.StatusOK {
@@ -197,27 +289,41 @@ func TestDrain(t *testing.T) {
 	if _, err := w.Write(body[:len(body)/2]); err != nil {
 		t.Fatal(err)
 	}
-	if err := server.cmd.Process.Signal(stopSignal); err != nil {
+	return func() error {
+		_, err := w.Write(body[len(body)/2:])
+		return errors.Join(err, w.Close(), <-answer)
+	}
+}
+
+// A second signal ends a process that waits for a peer who dawdles.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.startSigner(t)
+	server := s.startServer(t)
+	p := newPublisher(t, s, "registry.example/app")
+	if err := p.init(t.Context(), server, "first"); err != nil {
 		t.Fatal(err)
 	}
-	server.logs(`"msg":"stopping"`)
-	if c, err := net.Dial("tcp", server.addr); err == nil {
-		// The listener is closed a moment after that line; by the answer to
-		// this it is.
-		_, err = c.Read(make([]byte, 1))
-		if err == nil {
-			t.Error("a stopping server lets new clients in")
+	rest := halfUpload(t, p, server, "never")
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	late := time.After(drain / 2) // without the second signal it takes all of it
+	for ended := false; !ended; {
+		_ = server.cmd.Process.Signal(stopSignal) // it has ended if this fails
+		select {
+		case <-server.done:
+			ended = true
+		case <-again.C:
+		case <-late:
+			t.Fatal("the process waits on after a second signal")
 		}
-		c.Close()
 	}
-	if _, err := w.Write(body[len(body)/2:]); err != nil {
-		t.Fatal(err)
+	if err := rest(); err == nil {
+		t.Error("an upload to a server that is gone was acknowledged")
 	}
-	w.Close()
-	if err := <-answer; err != nil {
-		t.Errorf("upload that was under way: %v", err)
+	if status := server.cmd.ProcessState.ExitCode(); status == 0 {
+		t.Error("exit status 0 of a server that was cut off")
 	}
-	server.ended()
-	p.has(s.startServer(t), "first", "late")
 	s.sound(t)
 }

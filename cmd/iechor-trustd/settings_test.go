@@ -288,6 +288,8 @@ func TestUsage(t *testing.T) {
 		{"check", "name either --config FILE or --dir DIR"},
 		{"check --config x --dir y", "name either --config FILE or --dir DIR"},
 		{"check --listen x", "unknown flag: --listen"},
+		{"floor", `--gun must name a repository, such as registry.example/app; it is ""`},
+		{"floor --gun registry.example/app --lower-to -1", "--lower-to must be the version of a timestamp"},
 	} {
 		status, out, err := runApp(t, nil, strings.Fields(tt.args)...)
 		if status != exitUsage || out != "" || !strings.HasPrefix(err, "iechor-trustd: "+tt.want) || !strings.Contains(err, "\nhint: ") {
