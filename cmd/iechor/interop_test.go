@@ -76,7 +76,7 @@ func TestInterop(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"home": enterHome, "notary-server": notaryServer, "sandbox": startSandbox, "docker-registry": startRegistry,
-			"dockerd": startDockerd, "image": importImage, "keep": keep, "legacy": legacyKeys,
+			"dockerd": startDockerd, "image": importImage, "keep": keep,
 			"status": status, "layout": layout, "index": index,
 		},
 	})
@@ -138,7 +138,7 @@ func notaryServer(ts *testscript.TestScript, _ bool, args []string) {
 	case args[0] == "stop":
 		return
 	}
-	w.stopNotary = run2(ts, answersTCP(strings.TrimPrefix(w.trust, "https://")), "notary-server", "-config", config)
+	w.stopNotary = start(ts, answersTCP(strings.TrimPrefix(w.trust, "https://")), "notary-server", "-config", config)
 }
 
 // certificate makes a self-signed certificate for localhost and returns the
@@ -180,7 +180,7 @@ func startRegistry(ts *testscript.TestScript, _ bool, _ []string) {
 	port, config := freePort(ts), ts.MkAbs("registry.yml")
 	ts.Check(os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:%s}\n",
 		ts.MkAbs("registry"), port), 0o600))
-	run2(ts, answersTCP("127.0.0.1:"+port), "docker-registry", "serve", config)
+	start(ts, answersTCP("127.0.0.1:"+port), "docker-registry", "serve", config)
 	ts.Setenv("REGISTRY", "localhost:"+port)
 }
 
@@ -193,7 +193,7 @@ func startDockerd(ts *testscript.TestScript, _ bool, _ []string) {
 	engine := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", sock)
 	}}}
-	run2(ts, func(ctx context.Context) error {
+	start(ts, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/_ping", nil)
 		if err != nil {
 			return err
@@ -218,9 +218,9 @@ func startDockerd(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// run2 starts a program, waits until ready says so, and returns what ends it,
+// start starts a program, waits until ready says so, and returns what ends it,
 // by its process id; the end of the script does that, too.
-func run2(ts *testscript.TestScript, ready func(context.Context) error, name string, args ...string) (stop func()) {
+func start(ts *testscript.TestScript, ready func(context.Context) error, name string, args ...string) (stop func()) {
 	c := exec.Command(name, args...)
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out

@@ -11,7 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"iechor": scriptMain})
+	testscript.Main(m, map[string]func(){"iechor": scriptMain, "iechor-slow": main})
 }
 
 // scriptMain is main with a cheap key derivation, and with what a script says
