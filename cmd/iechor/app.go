@@ -52,7 +52,19 @@ func newRootCmd(a *app) *cobra.Command {
   iechor pull registry.example.com/app:1.2`,
 		Long: `Push signs the tags that it pushes, and pull gets only what the owner of a tag
 says that it is now. Both do so while content trust is on: set
-IECHOR_CONTENT_TRUST=1, or give --disable-content-trust=false.`,
+IECHOR_CONTENT_TRUST=1, or give --disable-content-trust=false.
+
+Variables:
+  IECHOR_CONTENT_TRUST                        1 switches content trust on, 0 off
+  IECHOR_CONTENT_TRUST_SERVER                 https address of the trust server
+  IECHOR_CONTENT_TRUST_OFFLINE                refuse: never use cached trust data
+  IECHOR_CONTENT_TRUST_ROOT_PASSPHRASE        passphrase of root keys
+  IECHOR_CONTENT_TRUST_REPOSITORY_PASSPHRASE  passphrase of all other keys
+  IECHOR_CONFIG                               directory of configuration and keys
+  IECHOR_HOST                                 address of the engine
+
+Exit status: 0 done, 1 could not, 2 wrong usage, 3 refused as not trustworthy,
+130 interrupted.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -74,6 +86,19 @@ IECHOR_CONTENT_TRUST=1, or give --disable-content-trust=false.`,
 	root.SetHelpTemplate(helpTemplate)
 	root.PersistentFlags().StringVar(&a.configDir, "config", "", "`directory` of configuration and keys (default ~/.iechor)")
 	root.AddCommand(newPushCmd(a), newPullCmd(a), newLoginCmd(a), newLogoutCmd(a), newVersionCmd(a))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Example = "  iechor help push"
+		case "completion":
+			cmd.Example = "  source <(iechor completion bash)"
+			for _, shell := range cmd.Commands() {
+				shell.Example = "  iechor completion " + shell.Name()
+			}
+		}
+	}
 	return root
 }
 
@@ -261,12 +286,31 @@ func (d *desk) repository(ref registry.Ref) (*repository, error) {
 	folder := filepath.Join(d.dir, "trust")
 	return &repository{
 		Repository: trust.Open(gun, trust.Config{
-			Remote: remote, Dir: trust.NewDir(folder), Pin: pin, Keys: d.keys, Now: d.now,
-			Offline: offline, AllowExpiredCache: d.config.allowExpired,
+			Remote: remote, Dir: trust.NewDir(folder), Pin: pin, Met: d.met(pin), Keys: d.keys, Now: d.now,
+			Offline: offline, AllowExpiredCache: d.config.allowExpired, MaxAge: d.config.maxAge,
 		}),
 		server: remote.Host(),
 		folder: filepath.Join(folder, "tuf", filepath.FromSlash(ref.Repository)),
 	}, nil
+}
+
+// met returns what announces a root that is trusted because it came first:
+// nobody vouches for it, and who can should pin it (attacks.md R12).
+func (d *desk) met(pin tuf.Pin) func(*tuf.Set) {
+	return func(set *tuf.Set) {
+		pins, ok := pin.(tuf.Pins)
+		if _, pinned := pins.For(set.GUN()); ok && pinned {
+			return
+		}
+		role, _ := set.Role(tuf.RoleRoot) // every Set has one
+		ids := make([]string, len(role.Keys))
+		for i, k := range role.Keys {
+			ids[i] = string(k.ID)
+		}
+		fmt.Fprintf(d.err, "iechor: notice: trusting %s on first use: its root is %s\n", set.GUN(), strings.Join(ids, ", "))
+		fmt.Fprintf(d.err, "hint: compare that with what the owners say; to pin it, put \"cert-ids\": {%q: [\"%s\"]} under content-trust.trust-pinning in %s\n",
+			set.GUN(), strings.Join(ids, `", "`), d.config.path)
+	}
 }
 
 // login finds the credentials for a trust server: those of the registry.

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/trust"
@@ -35,6 +37,7 @@ const maxConfig = 1 << 20
 //	    },
 //	    "denied-roots": [],
 //	    "login-servers": ["login.example.net"],
+//	    "maximum-age": "36h",
 //	    "allow-expired-cached-trust-data": false
 //	  }
 //	}
@@ -53,6 +56,10 @@ type config struct {
 	// loginServers are hosts that may be sent credentials, beside those in
 	// the domain of the registry or trust server itself.
 	loginServers []string
+	// maxAge refuses a timestamp that the server has repeated for longer, and a
+	// cached one that is older: "maximum-age", such as "36h" or "2d". 0: no
+	// limit but the timestamp's own expiry (attacks.md F15).
+	maxAge time.Duration
 	// allowExpired lets cached data serve although it has expired.
 	allowExpired bool
 }
@@ -113,7 +120,7 @@ func (c *config) decode(raw []byte) error {
 
 func (c *config) decodeBlock(s *strict) error {
 	var servers map[string]string
-	var offline string
+	var offline, maxAge string
 	err := s.object("content-trust", map[string]func() error{
 		"servers":   func() error { return s.value(&servers, "a table of registry hosts and trust servers") },
 		"offline":   func() error { return s.word(&offline, "allow", "refuse") },
@@ -125,8 +132,17 @@ func (c *config) decodeBlock(s *strict) error {
 				"ca":        func() error { return s.value(&c.pinning.CA, "a table of patterns and files") },
 			}, false)
 		},
-		"denied-roots":                    func() error { return s.value(&c.pinning.DeniedRoots, "a list of key ids") },
-		"login-servers":                   func() error { return s.value(&c.loginServers, "a list of hosts") },
+		"denied-roots":  func() error { return s.value(&c.pinning.DeniedRoots, "a list of key ids") },
+		"login-servers": func() error { return s.value(&c.loginServers, "a list of hosts") },
+		"maximum-age": func() (err error) {
+			if err := s.value(&maxAge, "a text such as 36h or 2d"); err != nil {
+				return err
+			}
+			if c.maxAge, err = parseAge(maxAge); err != nil {
+				return s.fail(fmt.Sprintf("maximum-age must be a time such as 36h or 2d, and is %q", printable(maxAge)))
+			}
+			return nil
+		},
 		"allow-expired-cached-trust-data": func() error { return s.value(&c.allowExpired, "true or false") },
 	}, false)
 	if err != nil {
@@ -147,6 +163,24 @@ func (c *config) decodeBlock(s *strict) error {
 		c.servers[prefix] = servers[name]
 	}
 	return nil
+}
+
+// parseAge reads a time greater than zero, in the units of time.ParseDuration
+// or in days.
+func parseAge(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n int
+		n, err = strconv.Atoi(days)
+		if n > 36500 {
+			err = errors.New("more than a century")
+		}
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	if err == nil && d <= 0 {
+		err = errors.New("not a positive time")
+	}
+	return d, err
 }
 
 // serverPrefix turns a key of "servers" into the beginning of repository

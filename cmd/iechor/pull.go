@@ -186,6 +186,7 @@ func (d *desk) trusted(ctx context.Context, o pullOptions) ([]wanted, error) {
 	case err != nil:
 		return nil, repo.about(err)
 	}
+	d.warnUnusable(repo, set)
 	if o.all {
 		return d.signed(repo, set, o.ref)
 	}
@@ -302,6 +303,15 @@ func (d *desk) warnStale(repo *repository, s *trust.Stale) {
 	}
 	d.warn("%s cannot be reached (%s); using the %s of %s that was fetched %s ago - this might not be the latest version available remotely",
 		repo.server, printable(s.Cause.Error()), state, repo.GUN(), age(s.Age))
+}
+
+// warnUnusable says that what has been released does not count.
+func (d *desk) warnUnusable(repo *repository, set *tuf.Set) {
+	for _, u := range set.Unusable() {
+		if u.Role == tuf.RoleReleases {
+			d.warn("what was released in %s does not count: %s; tell the owners of %s", repo.GUN(), printable(u.Err.Error()), repo.GUN())
+		}
+	}
 }
 
 // age says a duration in the largest unit that tells it well.

@@ -91,9 +91,9 @@ func TestConfig(t *testing.T) {
 	err := c.decode([]byte(`{"auths": {"x": {"auth": "eA=="}}, "credsStore": "pass", "HttpHeaders": {}, "content-trust": {
 		"offline": "refuse", "first-use": "refuse", "denied-roots": ["` + id + `"], "login-servers": ["login.example.net"],
 		"trust-pinning": {"root-keys": {"registry.example.com/*": ["` + id + `"]}, "cert-ids": {"registry.example.com/a": ["` + id + `"]}},
-		"allow-expired-cached-trust-data": true}}`))
+		"maximum-age": "2d", "allow-expired-cached-trust-data": true}}`))
 	want := config{
-		offline: trust.OfflineRefuse, loginServers: []string{"login.example.net"}, allowExpired: true, servers: map[string]string{},
+		offline: trust.OfflineRefuse, loginServers: []string{"login.example.net"}, allowExpired: true, maxAge: 48 * time.Hour, servers: map[string]string{},
 		pinning: trust.Pinning{
 			FirstUse: "refuse", DeniedRoots: []tuf.CanonicalID{tuf.CanonicalID(id)},
 			RootKeys: map[string][]tuf.CanonicalID{"registry.example.com/*": {tuf.CanonicalID(id)}},
@@ -120,6 +120,9 @@ func TestConfigErrors(t *testing.T) {
 		`{"content-trust": {"trust-pinning": {"root-key": {}}}}`:                     `unknown key "content-trust.trust-pinning.root-key"`,
 		`{"content-trust": {"trust-pinning": {"cert-ids": {"a.b/*": ["x"]}}}}`:       "wildcards are not possible",
 		`{"content-trust": {"trust-pinning": {"ca": {"a.b/*": "/nowhere/ca.pem"}}}}`: "/nowhere/ca.pem",
+		`{"content-trust": {"maximum-age": "soon"}}`:                                 `maximum-age must be a time such as 36h or 2d, and is "soon"`,
+		`{"content-trust": {"maximum-age": "-1d"}}`:                                  "maximum-age must be a time",
+		`{"content-trust": {"maximum-age": "999999999999d"}}`:                        "maximum-age must be a time",
 		`{"content-trust": {}, "content-trust": {}}`:                                 "there twice",
 		"{\n \"content-trust\": {\n  \"offline\": refuse}}":                          "3:14: invalid character",
 	} {
