@@ -140,7 +140,7 @@ func calls() map[string]call {
 			}
 			return struct{}{}, s.LowerFloor(ctx, q.GUN, q.Timestamp)
 		}},
-		pathFloors: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathFloors: {http.MethodPost, func(r Rights) bool { return r.Operate || r.Sign }, func(s *Service, ctx context.Context, body []byte) (any, error) {
 			q, err := decode[gunQuestion](body)
 			if err != nil {
 				return nil, err

@@ -247,7 +247,7 @@ func TestAttackRightOfAnother(t *testing.T) {
 			may bool
 		}{
 			"create": {create, who == "create"}, "holds": {holds, who == "sign" || who == "create"}, "sign": {sign, who == "sign"},
-			"lower": {lower, who == "operate"}, "floors": {floors, who == "operate"}, "forget": {forget, who == "forget"}, "ping": {c.Ping(t.Context()), true},
+			"lower": {lower, who == "operate"}, "floors": {floors, who == "operate" || who == "sign"}, "forget": {forget, who == "forget"}, "ping": {c.Ping(t.Context()), true},
 		} {
 			if denied := errors.Is(v.err, ErrDenied); denied == v.may {
 				t.Errorf("%s by the identity with right %q = %v, want denied: %v", what, who, v.err, !v.may)

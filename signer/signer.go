@@ -73,10 +73,10 @@ import (
 
 // Rights are what one identity may do. The zero value may only call Ping.
 type Rights struct {
-	Sign    bool // Sign, Holds
+	Sign    bool // Sign, Holds, Floors
 	Create  bool // CreateKey, Holds
 	Forget  bool // Forget
-	Operate bool // LowerFloor and Floors: for people, never for the server
+	Operate bool // LowerFloor, Floors: for people, never for the server
 }
 
 // Limits bound what is signed and made. Zero fields mean the defaults.
