@@ -59,6 +59,8 @@ type HTTPConfig struct {
 
 	// testOnlyWindow replaces the 30 seconds.
 	testOnlyWindow time.Duration
+	// testOnlySystem replaces x509.SystemCertPool.
+	testOnlySystem func() (*x509.CertPool, error)
 }
 
 // Credentials finds the login for a registry host, which is the first segment
@@ -125,6 +127,9 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 	if h.c.testOnlyWindow == 0 {
 		h.c.testOnlyWindow = rateWindow
 	}
+	if h.c.testOnlySystem == nil {
+		h.c.testOnlySystem = x509.SystemCertPool
+	}
 	return h, nil
 }
 
@@ -142,6 +147,11 @@ func (h *HTTP) Host() string { return h.base.Host + h.base.Path }
 
 // Fetch implements [Remote].
 func (h *HTTP) Fetch(ctx context.Context, gun tuf.GUN, w tuf.Want) ([]byte, error) {
+	return h.fetch(ctx, gun, w, false)
+}
+
+// fetch is Fetch; with fresh, no cache on the way may answer.
+func (h *HTTP) fetch(ctx context.Context, gun tuf.GUN, w tuf.Want, fresh bool) ([]byte, error) {
 	route := api.Route{Kind: api.FileCurrent, GUN: gun, Role: w.Role}
 	switch {
 	case w.Version > 0:
@@ -150,7 +160,7 @@ func (h *HTTP) Fetch(ctx context.Context, gun tuf.GUN, w tuf.Want) ([]byte, erro
 		route.Kind = api.FileByHash
 		copy(route.SHA256[:], w.SHA256)
 	}
-	raw, err := h.do(ctx, call{method: http.MethodGet, route: route, actions: actionsRead, limit: w.MaxLength + 1})
+	raw, err := h.do(ctx, call{method: http.MethodGet, route: route, actions: actionsRead, limit: w.MaxLength + 1, fresh: fresh})
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +224,7 @@ type call struct {
 	body        []byte
 	contentType string
 	limit       int64 // bytes read of a success
+	fresh       bool  // not from a cache
 }
 
 // do makes a call, logging in if the server asks for it, and returns at most
@@ -232,7 +243,7 @@ func (h *HTTP) do(ctx context.Context, c call) ([]byte, error) {
 		}
 		res, err := h.send(ctx, h.base, request{
 			method: c.method, url: target, body: c.body, contentType: c.contentType,
-			authorization: authorization, limit: c.limit,
+			authorization: authorization, limit: c.limit, fresh: c.fresh,
 		})
 		if err != nil {
 			return nil, err
@@ -271,6 +282,7 @@ type request struct {
 	method, url, contentType, authorization string
 	body                                    []byte
 	limit                                   int64
+	fresh                                   bool
 }
 
 type response struct {
@@ -304,6 +316,9 @@ func (h *HTTP) send(ctx context.Context, base *url.URL, r request) (*response, e
 	req.Header.Set("User-Agent", fmt.Sprintf("iEchor-Client/%s (%s)", h.c.Version, runtime.GOOS))
 	if r.contentType != "" {
 		req.Header.Set("Content-Type", r.contentType)
+	}
+	if r.fresh {
+		req.Header.Set("Cache-Control", "no-cache")
 	}
 	if r.authorization != "" {
 		req.Header.Set("Authorization", r.authorization)
