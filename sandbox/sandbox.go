@@ -249,7 +249,24 @@ func (s *Sandbox) startTrust(ctx, background context.Context, c Config) error {
 	s.servers = append(s.servers, h)
 	s.running.Go(func() { _ = h.ServeTLS(l, "", "") })
 	s.running.Go(func() { srv.Run(background) })
+	s.running.Go(func() { prune(background, table, c) })
 	return s.trustCA(ca.pem, name)
+}
+
+// prune forgets, every hour, what the signer's ledger need not keep.
+func prune(ctx context.Context, t *signer.Table, c Config) {
+	hourly := time.NewTicker(time.Hour)
+	defer hourly.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hourly.C:
+			if err := t.Prune(ctx, c.Now()); err != nil && ctx.Err() == nil {
+				c.Log.Warn("ledger not pruned", "err", err)
+			}
+		}
+	}
 }
 
 // trustCA lets clients that use the sandbox's configuration trust its server,

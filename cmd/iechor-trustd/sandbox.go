@@ -67,16 +67,16 @@ func (a *app) sandbox(ctx context.Context, o sandboxOptions) (err error) {
 			return err
 		}
 	}
-	a.introduce(s, client, o)
 	if o.exit {
 		return nil
 	}
+	a.introduce(s, client)
 	<-ctx.Done()
 	return nil
 }
 
 // introduce prints the lines to paste.
-func (a *app) introduce(s *sandbox.Sandbox, client string, o sandboxOptions) {
+func (a *app) introduce(s *sandbox.Sandbox, client string) {
 	exports := sandbox.Exports(s.Env())
 	if client == "" {
 		fmt.Fprintln(a.out, "# the client was not found: put iechor into the PATH to go on")
@@ -94,9 +94,7 @@ func (a *app) introduce(s *sandbox.Sandbox, client string, o sandboxOptions) {
   iechor pull --to docker-archive:pulled.tar %[1]s/tour:unsigned
 
 `, s.Registry, filepath.Join(s.Dir, "hello.tar"), filepath.Join(s.Dir, "other.tar"))
-	if !o.exit {
-		fmt.Fprintln(a.out, "Ctrl-C ends it.")
-	}
+	fmt.Fprintln(a.out, "Ctrl-C ends it.")
 }
 
 // findClient returns the client program: the one beside this program, else
