@@ -491,7 +491,7 @@ func TestAttackUncheckedCertificate(t *testing.T) {
 		"https://trust.example": false, "https://localhost.example": false, "https://10.0.0.1": false,
 	} {
 		h := remote(t, base)
-		conf, err := h.tlsConfig(h.base)
+		conf, _, err := h.tlsConfig(h.base)
 		if err != nil || conf.InsecureSkipVerify != unchecked {
 			t.Errorf("tlsConfig(%s) skips the check: %t, %v, want %t", base, conf.InsecureSkipVerify, err, unchecked)
 		}

@@ -41,29 +41,40 @@ func (h *HTTP) client(u *url.URL) (*http.Client, error) {
 		return c, nil
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout}
-	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		TLSHandshakeTimeout:   handshakeTimeout,
-		ResponseHeaderTimeout: headerTimeout,
-		MaxIdleConnsPerHost:   2,
-		ForceAttemptHTTP2:     true,
-		// A header is read before anything is known about the answer.
-		MaxResponseHeaderBytes: 64 << 10,
-	}
-	if u.Scheme == "https" {
-		conf, err := h.tlsConfig(u)
-		if err != nil {
-			return nil, err
-		}
-		t.TLSClientConfig = conf
-	}
+	proxy := http.ProxyFromEnvironment
 	if h.loopback && loopback(u.Hostname()) {
 		// These connections may be unencrypted or unchecked: they must not
 		// leave the machine, whatever a resolver or a proxy says.
-		t.Proxy = nil
+		proxy = nil
 		dialer.Control = func(_, address string, _ syscall.RawConn) error { return onlyLoopback(address) }
 	}
-	t.DialContext = dialer.DialContext
+	build := func(conf *tls.Config) *http.Transport {
+		return &http.Transport{
+			Proxy:                 proxy,
+			DialContext:           dialer.DialContext,
+			TLSClientConfig:       conf,
+			TLSHandshakeTimeout:   handshakeTimeout,
+			ResponseHeaderTimeout: headerTimeout,
+			MaxIdleConnsPerHost:   2,
+			ForceAttemptHTTP2:     true,
+			// A header is read before anything is known about the answer.
+			MaxResponseHeaderBytes: 64 << 10,
+		}
+	}
+	var t http.RoundTripper
+	if u.Scheme == "https" {
+		conf, private, err := h.tlsConfig(u)
+		if err != nil {
+			return nil, err
+		}
+		if len(private) == 0 {
+			t = build(conf)
+		} else {
+			t = newAnchors(conf, private, h.c.testOnlySystem, build)
+		}
+	} else {
+		t = build(nil)
+	}
 	c := &http.Client{
 		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -72,39 +83,40 @@ func (h *HTTP) client(u *url.URL) (*http.Client, error) {
 	return c, nil
 }
 
-// tlsConfig reads the certificates for a host. A login server is checked
-// with the trust server's authorities, too: whoever runs a private authority
-// runs both.
-func (h *HTTP) tlsConfig(u *url.URL) (*tls.Config, error) {
+// tlsConfig reads the certificates for a host: a configuration, which checks
+// with the system's authorities, and the folder's authorities in PEM form,
+// which count as well. A login server is checked with the trust server's
+// authorities, too: whoever runs a private authority runs both.
+func (h *HTTP) tlsConfig(u *url.URL) (conf *tls.Config, private [][]byte, err error) {
 	dir := h.tlsDir(u.Host)
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool() // systems without a pool have only the folder's
+	dirs := []string{dir}
+	if own := h.tlsDir(h.base.Host); own != dir {
+		dirs = append(dirs, own)
 	}
-	known := false
-	for _, d := range []string{dir, h.tlsDir(h.base.Host)} {
-		found, err := addAuthorities(pool, d)
+	for _, d := range dirs {
+		found, err := readAuthorities(d)
 		if err != nil {
-			return nil, &TLSError{u.Host, d, err}
+			return nil, nil, &TLSError{u.Host, d, err}
 		}
-		known = known || found
+		private = append(private, found...)
 	}
 	pairs, err := clientCertificates(dir)
 	if err != nil {
-		return nil, &TLSError{u.Host, dir, err}
+		return nil, nil, &TLSError{u.Host, dir, err}
 	}
 	return &tls.Config{
-		RootCAs: pool, Certificates: pairs, MinVersion: tls.VersionTLS12,
-		InsecureSkipVerify: h.loopback && loopback(u.Hostname()) && !known,
-	}, nil
+		Certificates: pairs, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: h.loopback && loopback(u.Hostname()) && len(private) == 0,
+	}, private, nil
 }
 
-// addAuthorities adds the certificates of all *.crt in dir.
-func addAuthorities(pool *x509.CertPool, dir string) (found bool, err error) {
+// readAuthorities reads all *.crt in dir, in PEM form.
+func readAuthorities(dir string) ([][]byte, error) {
 	names, err := namesIn(dir)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	var all [][]byte
 	for _, name := range names {
 		if filepath.Ext(name) != ".crt" {
 			continue
@@ -112,14 +124,14 @@ func addAuthorities(pool *x509.CertPool, dir string) (found bool, err error) {
 		path := filepath.Join(dir, name)
 		raw, err := readBounded(path)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
-		if !pool.AppendCertsFromPEM(raw) {
-			return false, fmt.Errorf("%s has no certificate", path)
+		if !x509.NewCertPool().AppendCertsFromPEM(raw) {
+			return nil, fmt.Errorf("%s has no certificate", path)
 		}
-		found = true
+		all = append(all, raw)
 	}
-	return found, nil
+	return all, nil
 }
 
 // clientCertificates reads the pairs NAME.cert, NAME.key in dir.
