@@ -27,7 +27,7 @@ const (
 // explain, with explain_trust.go, is the only place that speaks to people when something has gone
 // wrong: one sentence, what to do about it, and the exit status.
 //
-// A sentence whose words spec/cli.md fixes (its sections 3, 6, 8 and 14) is
+// A sentence whose words spec/cli.md fixes (its sections 3, 5, 6, 8 and 14) is
 // printed as it stands there: "Error: …", "Warning: …", "No valid trust data
 // for …", "failed to sign …". Every other sentence begins with "iechor: ".
 //
@@ -37,22 +37,20 @@ const (
 // they should be.
 func explain(err error) (sentence string, hints []string, exit int) {
 	c, err := contextOf(err)
+	a := c.could(err.Error(), "try again; if it stays like this, report it together with the output of \"iechor version\"")
 	for _, rule := range rules {
-		if a, ok := rule(err, c); ok {
-			if !a.exact {
-				a.sentence = "iechor: " + a.sentence
-			}
-			return oneLine(a.sentence), append(a.hints, c.unsigned()...), a.exit
+		if found, ok := rule(err, c); ok {
+			a = found
+			break
 		}
-	}
-	a := c.could(err.Error())
-	if len(a.hints) == 0 {
-		a.hints = []string{"try again; if it stays like this, report it together with the output of \"iechor version\""}
 	}
 	if !a.exact {
 		a.sentence = "iechor: " + a.sentence
 	}
-	return oneLine(a.sentence), append(a.hints, c.unsigned()...), a.exit
+	for _, h := range append(a.hints, c.unsigned()...) {
+		hints = append(hints, oneLine(h))
+	}
+	return oneLine(a.sentence), hints, a.exit
 }
 
 // oneLine keeps texts from servers, files and helpers from drawing on the
@@ -159,6 +157,8 @@ func explainUsage(err error, _ subject) (answer, bool) {
 	switch {
 	case errors.As(err, &wrong):
 		return plainly(exitUsage, wrong.reason, wrong.hints...)
+	case errors.Is(err, errPushDigest):
+		return exactly(exitUsage, errPushDigest.Error(), "name a tag instead: NAME:TAG; to sign that digest, add --from registry@DIGEST")
 	case errors.As(err, &config):
 		hint := config.hint
 		if hint == "" {

@@ -166,6 +166,7 @@ func spokenErrors() []spoken {
 		{"fs.ErrNotExist", &fs.PathError{Op: "open", Path: "/nowhere", Err: fs.ErrNotExist}},
 		{"fs.ErrPermission", &fs.PathError{Op: "open", Path: "/home/alice/.iechor/config.json", Err: fs.ErrPermission}},
 		{"errNoTrustedTags", errNoTrustedTags},
+		{"errPushDigest", errPushDigest},
 		{"errNoRootChosen", errNoRootChosen},
 		{"errTooManyAnswers", &passphraseError{someKey("root"), "", errTooManyAnswers}},
 		{"configError", &configError{path: "/home/alice/.iechor/config.json", line: 3, column: 5, reason: "unknown key"}},

@@ -86,11 +86,14 @@ and the first one of a repository makes the repository's key.
 	return cmd
 }
 
+// errPushDigest is about push NAME@DIGEST (spec/cli.md 5.3).
+var errPushDigest = errors.New("cannot push a digest reference")
+
 // check refuses what makes no sense, before any work.
 func (o *pushOptions) check(cmd *cobra.Command) error {
 	switch {
 	case !o.ref.Digest.IsZero():
-		return &usageError{"cannot push a digest reference", []string{"name a tag: " + o.ref.FamiliarName() + ":TAG"}}
+		return errPushDigest
 	case o.all && o.ref.Tag != "":
 		return usage(cmd, "a tag cannot be given together with --all-tags", "leave out :"+o.ref.Tag+" or --all-tags")
 	case o.all && o.from.registry:

@@ -65,6 +65,8 @@ type world struct {
 	registry *httptest.Server
 	trust    *httptest.Server
 
+	transports []*http.Transport // to the sandbox
+
 	mu         sync.Mutex
 	trustMode  string
 	timestamps [][]byte      // every one that was served
@@ -80,6 +82,7 @@ func newWorld(s *sandbox.Sandbox) *world {
 	registryURL := &url.URL{Scheme: "http", Host: s.Registry}
 	forward := httputil.NewSingleHostReverseProxy(registryURL)
 	forward.ErrorLog = quietLog()
+	forward.Transport = w.transport()
 	w.registry = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
 		want, bent, hang := w.login, w.bent, w.hang
@@ -112,8 +115,7 @@ func newWorld(s *sandbox.Sandbox) *world {
 		panic(err)
 	}
 	behind := httputil.NewSingleHostReverseProxy(trustURL)
-	behind.Transport = http.DefaultTransport.(*http.Transport).Clone()
-	behind.Transport.(*http.Transport).TLSClientConfig = insecure()
+	behind.Transport = w.transport()
 	behind.ModifyResponse = w.keep
 	behind.ErrorHandler = func(rw http.ResponseWriter, _ *http.Request, _ error) { rw.WriteHeader(http.StatusBadGateway) }
 	w.trust = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.serveTrust(rw, r, behind) }))
@@ -121,9 +123,19 @@ func newWorld(s *sandbox.Sandbox) *world {
 	return w
 }
 
+// transport returns one that lives as long as w.
+func (w *world) transport() *http.Transport {
+	t := &http.Transport{TLSClientConfig: insecure()}
+	w.transports = append(w.transports, t)
+	return t
+}
+
 func (w *world) close() {
 	w.registry.Close()
 	w.trust.Close()
+	for _, t := range w.transports {
+		t.CloseIdleConnections() // nobody waits for them then
+	}
 	if err := w.sandbox.Close(); err != nil {
 		panic(err)
 	}
