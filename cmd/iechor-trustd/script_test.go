@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +67,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"sandbox": startSandbox, "dockerd": startDockerd, "docker-registry": startRegistry,
-			"image": importImage, "keep": keep, "check": check,
+			"image": importImage, "keep": keep, "check": check, "stage": stage,
 		},
 	})
 }
@@ -215,6 +217,24 @@ func keep(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("nothing after %q", args[2])
 	}
 	ts.Setenv(args[0], fields[0])
+}
+
+// stage writes change files as the stock client does: stage TRUSTDIR GUN N adds
+// N targets.
+func stage(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: stage TRUSTDIR GUN N")
+	}
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	dir := filepath.Join(ts.MkAbs(args[0]), "tuf", filepath.FromSlash(args[1]), "changelist")
+	ts.Check(os.MkdirAll(dir, 0o700))
+	for i := range n {
+		data := fmt.Appendf(nil, `{"length":%d,"hashes":{"sha256":%q}}`, i, base64.StdEncoding.EncodeToString(make([]byte, 32)))
+		change := fmt.Sprintf(`{"action":"create","role":"targets","type":"target","path":"tag-%05d","data":%q}`, i, base64.StdEncoding.EncodeToString(data))
+		name := fmt.Sprintf("%020d_11111111-1111-1111-1111-111111111111.change", i+1)
+		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte(change), 0o600))
+	}
 }
 
 // check verifies the sandbox's store.
