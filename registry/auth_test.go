@@ -349,14 +349,14 @@ func TestUserAgentAndClientCertificates(t *testing.T) {
 	for _, half := range []string{"me.cert", "me.key"} {
 		dir := t.TempDir()
 		write(t, filepath.Join(TLSHostDir(dir, reg.host), half), []byte("x"))
-		if _, err := TLSConfig(dir, reg.host); err == nil || !strings.Contains(err.Error(), "me.cert") || !strings.Contains(err.Error(), "me.key") {
-			t.Errorf("TLSConfig with only %s = %v, want an error that names both", half, err)
+		if _, _, err := hostTLS(dir, reg.host); err == nil || !strings.Contains(err.Error(), "me.cert") || !strings.Contains(err.Error(), "me.key") {
+			t.Errorf("hostTLS with only %s = %v, want an error that names both", half, err)
 		}
 	}
 	dir := t.TempDir()
 	write(t, filepath.Join(TLSHostDir(dir, reg.host), "ca.crt"), []byte("no PEM"))
-	if _, err := TLSConfig(dir, reg.host); err == nil {
-		t.Error("TLSConfig with a CA file without a certificate = nil")
+	if _, _, err := hostTLS(dir, reg.host); err == nil {
+		t.Error("hostTLS with a CA file without a certificate = nil")
 	}
 	for _, host := range []string{"../x", "..", ".", `a\b`, ""} {
 		if got := TLSHostDir(dir, host); got != "" {

@@ -38,7 +38,7 @@ type session struct {
 	repo name.Repository // what go-containerregistry calls it
 	auth http.RoundTripper
 	http *http.Client
-	base *http.Transport
+	base connections
 	tls  string // directory for private CAs, for messages
 }
 

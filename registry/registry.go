@@ -22,6 +22,7 @@
 package registry
 
 import (
+	"crypto/x509"
 	"net/http"
 	"net/url"
 	"time"
@@ -86,7 +87,7 @@ type PullOptions struct {
 type Config struct {
 	UserAgent   string       // for example "iEchor-Client/1.0 (linux)"
 	Credentials *Credentials // nil: anonymous everywhere
-	TLSDir      string       // ~/.iechor/tls; see TLSConfig
+	TLSDir      string       // ~/.iechor/tls; see TLSHostDir
 	Engine      EngineConfig // see FindEngine
 
 	// Proxy chooses a proxy for a request to a registry, for example
@@ -103,4 +104,6 @@ type Config struct {
 	// Stall is how long a transfer may go without a minimum of progress, and
 	// the limit for any request that is not about a layer. 0: one minute.
 	Stall time.Duration
+
+	testOnlySystem func() (*x509.CertPool, error) // replaces x509.SystemCertPool
 }

@@ -12,22 +12,23 @@ import (
 	"strings"
 )
 
-// TLSConfig returns the TLS configuration for host (with its port, if any):
-// the system's CAs, every *.crt in dir/HOST, and the client certificates in
-// its pairs NAME.cert and NAME.key (spec/cli.md 3.2). Half a pair is an error.
-// An empty dir, or no directory for this host, adds nothing.
-func TLSConfig(dir, host string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
+// hostTLS returns the TLS configuration for host (with its port, if any), with
+// the client certificates in the pairs NAME.cert and NAME.key of dir/HOST, and
+// every *.crt there in PEM form, which counts beside the system's CAs
+// (spec/cli.md 3.2). Half a pair is an error. An empty dir, or no directory for
+// this host, adds nothing.
+func hostTLS(dir, host string) (config *tls.Config, private [][]byte, err error) {
+	config = &tls.Config{MinVersion: tls.VersionTLS12}
 	path := TLSHostDir(dir, host)
 	if path == "" {
-		return config, nil
+		return config, nil, nil
 	}
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return config, nil
+		return config, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read certificates for %s: %w", host, err)
+		return nil, nil, fmt.Errorf("read certificates for %s: %w", host, err)
 	}
 	names := map[string]bool{}
 	for _, e := range entries {
@@ -37,46 +38,41 @@ func TLSConfig(dir, host string) (*tls.Config, error) {
 		base := strings.TrimSuffix(name, filepath.Ext(name))
 		switch filepath.Ext(name) {
 		case ".crt":
-			if err := addCA(config, filepath.Join(path, name)); err != nil {
-				return nil, err
+			pem, err := readCA(filepath.Join(path, name))
+			if err != nil {
+				return nil, nil, err
 			}
+			private = append(private, pem)
 		case ".cert":
 			if !names[base+".key"] {
-				return nil, fmt.Errorf("missing key %s.key for client certificate %s in %s", base, name, path)
+				return nil, nil, fmt.Errorf("missing key %s.key for client certificate %s in %s", base, name, path)
 			}
 			pair, err := tls.LoadX509KeyPair(filepath.Join(path, name), filepath.Join(path, base+".key"))
 			if err != nil {
-				return nil, fmt.Errorf("read client certificate %s: %w", filepath.Join(path, name), err)
+				return nil, nil, fmt.Errorf("read client certificate %s: %w", filepath.Join(path, name), err)
 			}
 			config.Certificates = append(config.Certificates, pair)
 		case ".key":
 			if !names[base+".cert"] {
-				return nil, fmt.Errorf("missing client certificate %s.cert for key %s in %s", base, name, path)
+				return nil, nil, fmt.Errorf("missing client certificate %s.cert for key %s in %s", base, name, path)
 			}
 		}
 	}
-	return config, nil
+	return config, private, nil
 }
 
-func addCA(config *tls.Config, file string) error {
-	if config.RootCAs == nil {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool() // a system without CAs still has the user's own
-		}
-		config.RootCAs = pool
-	}
+func readCA(file string) ([]byte, error) {
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("read CA certificate: %w", err)
+		return nil, fmt.Errorf("read CA certificate: %w", err)
 	}
-	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return fmt.Errorf("no certificate in %s", file)
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificate in %s", file)
 	}
-	return nil
+	return pem, nil
 }
 
-// TLSHostDir returns the directory that TLSConfig reads, for messages; empty
+// TLSHostDir returns the directory of a host's certificates, for messages; empty
 // if there is none. On Windows, whose file names cannot hold a colon, the
 // colon before the port is left out.
 func TLSHostDir(dir, host string) string {

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ const (
 // go-containerregistry makes on its own included. It decides what may be
 // contacted, bounds what comes back, and ends what makes no progress.
 type guard struct {
-	base     *http.Transport
+	base     connections
 	registry string // host:port that the user named
 	agent    string
 	secret   bool // there are credentials to protect
@@ -39,23 +40,40 @@ type guard struct {
 	broken error           // the registry speaks TLS, with a certificate that does not hold
 }
 
+// connections are an *http.Transport or *anchors.
+type connections interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
 func (c *Client) guard(reg name.Registry, cred Credential) (*guard, error) {
-	tlsConfig, err := TLSConfig(c.config.TLSDir, reg.RegistryStr())
+	config, private, err := hostTLS(c.config.TLSDir, reg.RegistryStr())
 	if err != nil {
 		return nil, err
 	}
-	return &guard{
-		base: &http.Transport{
+	build := func(config *tls.Config) *http.Transport {
+		return &http.Transport{
 			Proxy:                  c.config.Proxy,
 			DialContext:            (&net.Dialer{Timeout: min(30*time.Second, c.config.Stall)}).DialContext,
-			TLSClientConfig:        tlsConfig,
+			TLSClientConfig:        config,
 			TLSHandshakeTimeout:    min(10*time.Second, c.config.Stall),
 			ResponseHeaderTimeout:  5 * c.config.Stall,
 			IdleConnTimeout:        10 * time.Second,
 			MaxResponseHeaderBytes: 64 << 10,
 			ForceAttemptHTTP2:      true,
 			DisableCompression:     true, // a length is the length of the content; no bombs (attacks.md L7)
-		},
+		}
+	}
+	var base connections = build(config)
+	if len(private) > 0 {
+		system := x509.SystemCertPool
+		if c.config.testOnlySystem != nil {
+			system = c.config.testOnlySystem
+		}
+		base = newAnchors(config, private, system, build)
+	}
+	return &guard{
+		base:     base,
 		registry: reg.RegistryStr(),
 		agent:    c.config.UserAgent,
 		secret:   cred != Credential{},
@@ -268,7 +286,17 @@ func (g *guard) watched(req *http.Request) (*http.Response, error) {
 	}
 	w.timer = time.AfterFunc(g.stall, w.tick)
 	if req.Body != nil && req.Body != http.NoBody {
-		req.Body = &watchedBody{ReadCloser: req.Body, watch: w, left: -1}
+		watched := func(body io.ReadCloser) io.ReadCloser { return &watchedBody{ReadCloser: body, watch: w, left: -1} }
+		req.Body = watched(req.Body)
+		if again := req.GetBody; again != nil {
+			req.GetBody = func() (io.ReadCloser, error) {
+				body, err := again()
+				if err != nil {
+					return nil, err
+				}
+				return watched(body), nil
+			}
+		}
 	}
 	resp, err := g.base.RoundTrip(req.WithContext(ctx))
 	if err != nil {
