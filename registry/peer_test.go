@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -19,6 +21,9 @@ func TestPeerEngine(t *testing.T) {
 	t.Parallel()
 	host := os.Getenv("IECHOR_TEST_ENGINE")
 	if host == "" {
+		if slices.Contains(strings.Split(os.Getenv("IECHOR_REQUIRE"), ","), "docker") {
+			t.Fatal("IECHOR_TEST_ENGINE is not set, and IECHOR_REQUIRE asks for docker")
+		}
 		t.Skip("set IECHOR_TEST_ENGINE to the address of a spare engine, such as unix:///tmp/docker.sock")
 	}
 	reg := newPlainRegistry(t)
