@@ -85,7 +85,7 @@ Exit status: 0 done, 1 could not, 2 wrong usage, 3 refused as not trustworthy,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err.Error()) })
 	root.SetHelpTemplate(helpTemplate)
 	root.PersistentFlags().StringVar(&a.configDir, "config", "", "`directory` of configuration and keys (default ~/.iechor)")
-	root.AddCommand(newPushCmd(a), newPullCmd(a), newLoginCmd(a), newLogoutCmd(a), newVersionCmd(a))
+	root.AddCommand(newPushCmd(a), newPullCmd(a), newTrustCmd(a), newLoginCmd(a), newLogoutCmd(a), newVersionCmd(a))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

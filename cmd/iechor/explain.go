@@ -36,6 +36,17 @@ const (
 // exits with 1, as do servers and registries that are down, closed or not what
 // they should be.
 func explain(err error) (sentence string, hints []string, exit int) {
+	var (
+		told    *toldError
+		inspect *inspectError
+	)
+	switch {
+	case errors.As(err, &told):
+		return "", nil, told.exit
+	case errors.As(err, &inspect):
+		sentence, hints, exit = explain(inspect.err)
+		return "No signatures or cannot access " + printable(inspect.name) + ": " + strings.TrimPrefix(sentence, "iechor: "), hints, exit
+	}
 	c, err := contextOf(err)
 	a := c.could(err.Error(), "try again; if it stays like this, report it together with the output of \"iechor version\"")
 	for _, rule := range rules {
@@ -289,6 +300,8 @@ func explainUnsignedTag(err error, c subject) (answer, bool) {
 		return exactly(exitCannot, none.Error(), hints...)
 	case errors.Is(err, tuf.ErrNoTarget):
 		return exactly(exitCannot, "No valid trust data for the tag", "see which tags are signed: iechor pull --all-tags lists and gets them")
+	case errors.Is(err, errDigestNotSigned):
+		return plainly(exitCannot, errDigestNotSigned.Error(), "see what is signed: leave the digest out")
 	case errors.Is(err, errNoTrustedTags):
 		return exactly(exitCannot, "No trusted tags for "+c.gun, "its trust data at "+c.server+" lists no tag; ask the owners to sign one")
 	}

@@ -12,6 +12,7 @@ func newTrustCmd(a *app) *cobra.Command {
 	return group(a, "trust", "Manage keys, signers and signed tags",
 		`  iechor trust inspect --pretty registry.example.com/app
   iechor trust sign registry.example.com/app:1.2`,
+		newTrustInspectCmd(a),
 	)
 }
 
@@ -34,3 +35,28 @@ func group(a *app, name, short, example string, commands ...*cobra.Command) *cob
 	cmd.AddCommand(commands...)
 	return cmd
 }
+
+// complain says what went wrong with one of several things, at once, and
+// returns the exit status that it means. At the end, told ends the command.
+func (a *app) complain(err error) int {
+	sentence, hints, exit := explain(err)
+	fmt.Fprintln(a.err, sentence)
+	for _, h := range hints {
+		fmt.Fprintln(a.err, "hint: "+h)
+	}
+	return exit
+}
+
+// told ends a command with an exit status after everything has been said; nil
+// for exitDone.
+func told(exit int) error {
+	if exit == exitDone {
+		return nil
+	}
+	return &toldError{exit}
+}
+
+// A toldError is about things that complain has already spoken of.
+type toldError struct{ exit int }
+
+func (e *toldError) Error() string { return fmt.Sprintf("failed with status %d", e.exit) }
