@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -99,12 +98,13 @@ func (h credentialHelper) failed(why string) error {
 	return fmt.Errorf("%w: credential helper %s: %s", ErrCredentials, clean(h.name), why)
 }
 
-var helperName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+// validHelper reports whether s is [A-Za-z0-9][A-Za-z0-9._-]{0,63}.
+func validHelper(s string) bool { return len(s) <= 64 && validTag(s) && s[0] != '_' }
 
 // find looks for the program in the search path only: the name comes from a
 // file, and must not lead elsewhere.
 func (h credentialHelper) find() (string, error) {
-	if !helperName.MatchString(h.name) {
+	if !validHelper(h.name) {
 		return "", h.failed("not a name")
 	}
 	for _, prefix := range []string{"iechor-credential-", "docker-credential-"} {

@@ -54,7 +54,7 @@ func parseLayout(s, rest string) (Image, error) {
 		i.Path, i.Select = dir, d.String()
 	} else if at := strings.LastIndexByte(rest, ':'); at > driveColon(rest) && !strings.ContainsAny(rest[at:], `/\`) {
 		i.Path, i.Select = rest[:at], rest[at+1:]
-		if !tagPattern.MatchString(i.Select) {
+		if !validTag(i.Select) {
 			return Image{}, fmt.Errorf("%w: %q: %q is not a tag", ErrReference, s, i.Select)
 		}
 	}
@@ -123,7 +123,7 @@ type Platform struct{ OS, Architecture, Variant string }
 func ParsePlatform(s string) (Platform, error) {
 	parts := strings.Split(s, "/")
 	for _, p := range parts {
-		if !tagPattern.MatchString(p) {
+		if !validTag(p) {
 			parts = nil
 		}
 	}

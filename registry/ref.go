@@ -3,7 +3,6 @@ package registry
 import (
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -20,8 +19,6 @@ type Ref struct {
 
 const maxReference = 1024 // bytes; no registry takes longer ones
 
-var bareID = regexp.MustCompile(`^[a-f0-9]{64}$`)
-
 // ParseRef reads NAME, NAME:TAG, NAME@DIGEST or NAME:TAG@DIGEST. A name
 // without a host belongs to the hub. No tag is added: see WithDefaultTag.
 // What does not parse is an error that matches ErrReference.
@@ -29,7 +26,7 @@ func ParseRef(s string) (Ref, error) {
 	if len(s) > maxReference {
 		return Ref{}, fmt.Errorf("%w: longer than %d bytes", ErrReference, maxReference)
 	}
-	if bareID.MatchString(s) {
+	if len(s) == 64 && only(s, digits+"abcdef") {
 		return Ref{}, fmt.Errorf("%w: %q is an image ID, not a name", ErrReference, s)
 	}
 	host, path := splitHost(s)
@@ -118,7 +115,7 @@ func (r Ref) WithDigest(d Digest) Ref { return Ref{Repository: r.Repository, Dig
 // WithTag returns the repository's tag, without a digest. An invalid tag is
 // an error that matches ErrReference.
 func (r Ref) WithTag(tag string) (Ref, error) {
-	if !tagPattern.MatchString(tag) {
+	if !validTag(tag) {
 		return Ref{}, fmt.Errorf("%w: %q is not a tag", ErrReference, tag)
 	}
 	return Ref{Repository: r.Repository, Tag: tag}, nil
@@ -133,7 +130,18 @@ func (r Ref) WithDefaultTag() Ref {
 	return r
 }
 
-var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+const (
+	digits  = "0123456789"
+	letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+
+// validTag reports whether s is [A-Za-z0-9_][A-Za-z0-9_.-]{0,127}.
+func validTag(s string) bool {
+	return s != "" && len(s) <= 128 && s[0] != '.' && s[0] != '-' && only(s, digits+letters+"_.-")
+}
+
+// only reports whether s has no character but those of set.
+func only(s, set string) bool { return strings.Trim(s, set) == "" }
 
 // Loopback reports whether host, with or without a port, is this machine by
 // its spelling: localhost, 127.0.0.0/8 or ::1. Names are not resolved.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -146,6 +147,35 @@ func TestParseImage(t *testing.T) {
 	for _, s := range []string{"", "linux", "linux/", "/amd64", "a/b/c/d", "a b/c"} {
 		if _, err := ParsePlatform(s); !errors.Is(err, ErrReference) {
 			t.Errorf("ParsePlatform(%q) = %v, want ErrReference", s, err)
+		}
+	}
+}
+
+// What is a tag or the name of a helper, written out, is what the
+// specification's patterns match.
+func TestNamesMatchTheirPatterns(t *testing.T) {
+	t.Parallel()
+	tag := regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	helper := regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	id := regexp.MustCompile(`^[a-f0-9]{64}$`)
+	hex64 := strings.Repeat("0123456789abcdef", 4)
+	names := []string{"", "a\n", "\n", "a/b", "ä", "a\x80", hex64, hex64 + "0", hex64[1:], strings.ToUpper(hex64), hex64[1:] + "\n", hex64[1:] + "g"}
+	for c := range 256 {
+		names = append(names, string([]byte{byte(c)}), string([]byte{'a', byte(c)}), string([]byte{byte(c), 'a'}))
+	}
+	for n := 62; n < 131; n++ {
+		names = append(names, strings.Repeat("a", n), strings.Repeat("a", n)+"\n")
+	}
+	for _, s := range names {
+		if got, want := validTag(s), tag.MatchString(s); got != want {
+			t.Errorf("validTag(%q) = %t, want %t", s, got, want)
+		}
+		if got, want := validHelper(s), helper.MatchString(s); got != want {
+			t.Errorf("validHelper(%q) = %t, want %t", s, got, want)
+		}
+		_, err := ParseRef(s)
+		if got, want := err != nil && strings.Contains(err.Error(), "is an image ID"), id.MatchString(s); got != want {
+			t.Errorf("ParseRef(%q) = %v, want it taken for an image ID: %t", s, err, want)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func layoutTags(from Image, found map[string]bool) error {
 		return err
 	}
 	for i := range index.entries {
-		if tag := index.entries[i].Annotations[refName]; tagPattern.MatchString(tag) {
+		if tag := index.entries[i].Annotations[refName]; validTag(tag) {
 			found[tag] = true
 		}
 	}
@@ -174,7 +174,7 @@ func (s *session) listPage(ctx context.Context, query string, found map[string]b
 		return "", s.senseless("its list of tags cannot be read")
 	}
 	for _, tag := range list.Tags {
-		if !tagPattern.MatchString(tag) {
+		if !validTag(tag) {
 			return "", s.senseless(fmt.Sprintf("its list of tags holds %q", clean(tag)))
 		}
 		found[tag] = true

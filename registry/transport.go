@@ -186,26 +186,31 @@ func first(req *http.Request) *http.Request {
 	return req
 }
 
-var byDigest = regexp.MustCompile(`^/v2/.+/(blobs|manifests)/sha256:[a-f0-9]{64}$`)
+// Patterns are made when they are first needed, as most runs of the program do
+// without.
+var (
+	byDigest   = pattern(`^/v2/.+/(blobs|manifests)/sha256:[a-f0-9]{64}$`)
+	bearer     = pattern(`(?i)\bbearer\s`)
+	realmParam = pattern(`(?i)\brealm\s*=\s*(?:"([^"]*)"|([^",\s]+))`)
+)
+
+func pattern(s string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(s) })
+}
 
 // verifiable reports whether the answer to req is checked against a digest,
 // so that it does not matter who gives it.
 func verifiable(req *http.Request) bool {
-	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && byDigest.MatchString(req.URL.Path)
+	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && byDigest().MatchString(req.URL.Path)
 }
-
-var (
-	bearer     = regexp.MustCompile(`(?i)\bbearer\s`)
-	realmParam = regexp.MustCompile(`(?i)\brealm\s*=\s*(?:"([^"]*)"|([^",\s]+))`)
-)
 
 // learnRealm remembers the token server that the registry names, if our
 // credentials may go there. One that is not remembered is never contacted.
 func (g *guard) learnRealm(challenge string) error {
-	if !bearer.MatchString(challenge) {
+	if !bearer().MatchString(challenge) {
 		return nil
 	}
-	for _, m := range realmParam.FindAllStringSubmatch(challenge, -1) {
+	for _, m := range realmParam().FindAllStringSubmatch(challenge, -1) {
 		u, err := url.Parse(m[1] + m[2])
 		if err != nil || u.Host == "" {
 			continue
