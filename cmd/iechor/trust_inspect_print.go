@@ -339,8 +339,12 @@ func (p *prettyInspect) print(s *inspection) error {
 	fmt.Fprintf(p.out, "  Root Key:\t%s\n", joinIDs(admins[0].Keys, func(k heldKey) string { return k.ID }))
 	fmt.Fprintf(p.out, "  Root Key File:\t%s\n", joinIDs(admins[0].Keys, func(k heldKey) string { return string(k.KeyID) }))
 	fmt.Fprintf(p.out, "\nRoles of %s\n\n", s.name)
-	t := newTable(p.out, "ROLE", "VERSION", "EXPIRES", "KEYS", "PROBLEM")
-	for _, r := range roleStates(s.set) {
+	states, headers := roleStates(s.set), []string{"ROLE", "VERSION", "EXPIRES", "KEYS"}
+	if slices.ContainsFunc(states, func(r roleState) bool { return r.Problem != "" }) {
+		headers = append(headers, "PROBLEM")
+	}
+	t := newTable(p.out, headers...)
+	for _, r := range states {
 		version, expires := "-", "-"
 		if r.Version > 0 {
 			version, expires = fmt.Sprint(r.Version), day(r.Expires)
