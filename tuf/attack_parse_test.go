@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -162,6 +164,45 @@ func TestAttackDeepNesting(t *testing.T) {
 		}
 		if _, err := tuf.Canonical([]byte(raw)); !errors.Is(err, tuf.ErrMalformed) {
 			t.Errorf("Canonical of %s: %v, want ErrMalformed", name, err)
+		}
+	}
+}
+
+// attacks.md L2: a file within its size may hold millions of values, each of
+// which takes many times the memory of its text. A file that is as full of
+// targets as it can be is read.
+func TestAttackManyValues(t *testing.T) {
+	// Not parallel: it counts what is allocated.
+	envelope := func(targets, more string) []byte {
+		return []byte(`{"signatures":[],"signed":{"_type":"Targets","expires":"2036-01-01T00:00:00Z","targets":{` + targets + `},"version":1` + more + `}}`)
+	}
+	const room = 16<<20 - 500
+	var full strings.Builder
+	hash := `":{"hashes":{"sha256":"` + strings.Repeat("A", 43) + `="},"length":0}`
+	for i := 0; full.Len() < room; i++ {
+		if i > 0 {
+			full.WriteByte(',')
+		}
+		full.WriteString(`"` + strconv.FormatInt(int64(i), 36) + hash)
+	}
+	if _, err := tuf.NewFile(tuf.RoleTargets, envelope(full.String(), "")); err != nil {
+		t.Errorf("a file full of targets: %v", err)
+	}
+	for name, more := range map[string]string{
+		"numbers": `,"x":[0` + strings.Repeat(",0", room/2) + `]`,
+		"arrays":  `,"x":[[]` + strings.Repeat(",[]", room/3) + `]`,
+		"strings": `,"x":[""` + strings.Repeat(`,""`, room/3) + `]`,
+	} {
+		raw := envelope("", more)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := tuf.NewFile(tuf.RoleTargets, raw)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, tuf.ErrMalformed) {
+			t.Errorf("%s: %v, want ErrMalformed", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<30 {
+			t.Errorf("%s: %d MiB were allocated for a file of %d", name, n>>20, len(raw)>>20)
 		}
 	}
 }

@@ -14,6 +14,11 @@ const maxInteger = 1 << 53
 // maxDepth bounds nesting. Real metadata has nine levels.
 const maxDepth = 64
 
+// maxValues bounds the values of one text: a value takes up to a hundred times
+// the memory of its two bytes of text (attacks.md L2). The largest targets
+// file, full of the shortest tags that there can be, has fewer than 800,000.
+const maxValues = 1 << 20
+
 type kind uint8
 
 const (
@@ -97,7 +102,7 @@ func (n node) equal(o node) bool {
 }
 
 // parseJSON reads one JSON value strictly: valid UTF-8, no duplicate member
-// names, integers only, no more than depth levels, nothing after the value
+// names, integers only, no more than depth levels and maxValues values, nothing after the value
 // (attacks.md K16, L5, S13). The error matches [ErrMalformed].
 func parseJSON(raw []byte, depth int) (node, error) {
 	n, _, err := parseSpans(raw, depth, "")
@@ -136,6 +141,7 @@ type parser struct {
 	depth  int
 	member string
 	found  span
+	values int
 	// loose counts the places where the input is not in canonical form.
 	loose int
 }
@@ -162,6 +168,9 @@ func (p *parser) fail(what string) error {
 func (p *parser) value(level int) (node, error) {
 	if level >= p.depth {
 		return node{}, p.fail("too deeply nested")
+	}
+	if p.values++; p.values > maxValues {
+		return node{}, p.fail("more values than are read")
 	}
 	if p.at >= len(p.in) {
 		return node{}, p.fail("unexpected end")
