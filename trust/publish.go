@@ -51,19 +51,37 @@ func (r *Repository) Publish(ctx context.Context, plan Plan) (Published, error) 
 // CanPublish does all of Publish except the upload, and asks the server
 // whether it would let us: for use before something expensive, such as the
 // push of an image. Passphrases are asked here, and not again by Publish
-// with the same key ring. Errors are those of Publish.
+// with the same key ring. Errors are those of Publish; [*tuf.MissingKeys] also
+// where neither the key ring nor the server has the snapshot's key.
 func (r *Repository) CanPublish(ctx context.Context, plan Plan) error {
 	now := r.c.Now()
 	b, err := r.base(ctx)
 	if err != nil {
 		return err
 	}
-	if _, _, err := r.sign(ctx, b, job{plan: plan}, r.signOptions(now)); err != nil {
+	files, _, err := r.sign(ctx, b, job{plan: plan}, r.signOptions(now))
+	if err != nil {
 		return err
 	}
-	// The key of the timestamp is given only to those who may push.
-	_, err = r.c.Remote.Key(ctx, r.gun, tuf.RoleTimestamp)
-	return err
+	// The server's keys are given only to those who may push.
+	if len(files) == 0 || slices.Contains(rolesOf(files), tuf.RoleSnapshot) {
+		_, err = r.c.Remote.Key(ctx, r.gun, tuf.RoleTimestamp)
+		return err
+	}
+	// The snapshot is left to the server, which has to have its key.
+	theirs, err := r.c.Remote.Key(ctx, r.gun, tuf.RoleSnapshot)
+	if err != nil {
+		return err
+	}
+	role, _ := b.past.Role(tuf.RoleSnapshot)
+	missing := &tuf.MissingKeys{Role: tuf.RoleSnapshot, Need: role.Threshold}
+	for _, k := range role.Keys {
+		if k.CanonicalID() == theirs.CanonicalID() {
+			return nil
+		}
+		missing.Keys = append(missing.Keys, k.CanonicalID())
+	}
+	return missing
 }
 
 // PublishStaged publishes all staged changes, in their order, and removes

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -305,13 +306,38 @@ func TestCanPublish(t *testing.T) {
 	}
 	s.set(func() {
 		s.before = func(op string) error {
-			if op == "KEY timestamp" {
+			if strings.HasPrefix(op, "KEY ") {
 				return ErrUnauthorized
 			}
 			return nil
 		}
 	})
 	wantErr(t, "CanPublish without the right to", c.CanPublish(t.Context(), add("2")), ErrUnauthorized)
+	wantErr(t, "CanPublish of nothing without the right to", c.CanPublish(t.Context(), add("1")), ErrUnauthorized)
+}
+
+// TestCanPublishWithoutTheSnapshotKey: who keeps the snapshot key has to sign
+// every snapshot, and a server that does not have it refuses everybody else.
+func TestCanPublishWithoutTheSnapshotKey(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, newServer(newClock()))
+	if _, err := c.Init(t.Context(), InitOptions{ClientSnapshot: true}); err != nil {
+		t.Fatal(err)
+	}
+	c.publish(t, "1")
+	if err := c.CanPublish(t.Context(), add("2")); err != nil {
+		t.Errorf("CanPublish with the snapshot key: %v", err)
+	}
+	role, _ := c.update(t).Past().Role(tuf.RoleSnapshot)
+	id := role.Keys[0].CanonicalID()
+	if err := c.mem.Remove(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	var missing *tuf.MissingKeys
+	err := c.CanPublish(t.Context(), add("2"))
+	if !errors.As(err, &missing) || missing.Role != tuf.RoleSnapshot || !slices.Equal(missing.Keys, []tuf.CanonicalID{id}) {
+		t.Errorf("CanPublish without the snapshot key = %v, want MissingKeys of %s", err, id)
+	}
 }
 
 func TestSigningRoles(t *testing.T) {
