@@ -8,12 +8,13 @@
 // SQL that the three dialects share.
 //
 // The package imports no driver: it knows errors by their methods and codes.
-// Read database.go, then migrate.go, then errors.go.
+// Read database.go, then statements.go, migrate.go, errors.go.
 package database
 
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -55,6 +56,8 @@ type DB struct {
 	// on SQLite, which has one writer at a time: waiting here is fair and ends
 	// with the context, waiting in SQLite's busy handler is neither.
 	writing chan struct{}
+
+	statements *statements // nil: none are kept
 }
 
 // New takes over db, which speaks d.
@@ -62,6 +65,7 @@ func New(db *sql.DB, d Dialect) *DB {
 	n := &DB{db: db, dialect: d}
 	if d == SQLite {
 		n.writing = make(chan struct{}, 1)
+		n.statements = newStatements(db)
 	}
 	return n
 }
@@ -73,7 +77,7 @@ func (d *DB) Dialect() Dialect { return d.dialect }
 func (d *DB) SQL() *sql.DB { return d.db }
 
 // Close closes the database.
-func (d *DB) Close() error { return d.db.Close() }
+func (d *DB) Close() error { return errors.Join(d.statements.close(), d.db.Close()) }
 
 // Bounds of running a transaction again: 16 attempts, about 2 seconds of
 // pauses altogether.
@@ -98,7 +102,9 @@ func (d *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 	if d.dialect == SQLite {
 		o = nil // always serializable
 	}
-	return d.retry(ctx, func() error { return d.write(ctx, d.db, o, fn) })
+	var used usage
+	err := d.retry(ctx, func() error { return d.write(ctx, d.db, o, used.by(d, fn)) })
+	return used.done(ctx, d, err)
 }
 
 // View runs fn in a read transaction: everything it reads is of one moment.
@@ -108,7 +114,9 @@ func (d *DB) View(ctx context.Context, fn func(*Tx) error) error {
 	if d.dialect == SQLite {
 		o.Isolation = sql.LevelDefault
 	}
-	return d.retry(ctx, func() error { return d.once(ctx, d.db, o, fn) })
+	var used usage
+	err := d.retry(ctx, func() error { return d.once(ctx, d.db, o, used.by(d, fn)) })
+	return used.done(ctx, d, err)
 }
 
 func (d *DB) retry(ctx context.Context, run func() error) error {
@@ -172,8 +180,10 @@ func (d *DB) once(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx
 // A Tx is a transaction. It ends when the function that got it returns; its
 // methods are not for concurrent use.
 type Tx struct {
-	tx      *sql.Tx
-	dialect Dialect
+	tx       *sql.Tx
+	dialect  Dialect
+	prepared *statements // nil: none
+	missed   []string    // statements that were not in prepared
 }
 
 // Dialect returns what the database speaks, for the statements that cannot be
@@ -182,19 +192,45 @@ func (t *Tx) Dialect() Dialect { return t.dialect }
 
 // Exec runs a statement with ? placeholders.
 func (t *Tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return t.tx.ExecContext(ctx, t.dialect.rebind(query), args...)
+	query = t.dialect.rebind(query)
+	if stmt := t.statement(ctx, query); stmt != nil {
+		return stmt.ExecContext(ctx, args...)
+	}
+	return t.tx.ExecContext(ctx, query, args...)
 }
 
 // Query runs a query with ? placeholders. The caller closes the rows, and does
 // so before the next call: not every driver can do two things at once.
 func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return t.tx.QueryContext(ctx, t.dialect.rebind(query), args...)
+	query = t.dialect.rebind(query)
+	if stmt := t.statement(ctx, query); stmt != nil {
+		return stmt.QueryContext(ctx, args...)
+	}
+	return t.tx.QueryContext(ctx, query, args...)
 }
 
 // QueryRow runs a query with ? placeholders that returns at most one row; its
 // Scan returns [sql.ErrNoRows] when there is none.
 func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	return t.tx.QueryRowContext(ctx, t.dialect.rebind(query), args...)
+	query = t.dialect.rebind(query)
+	if stmt := t.statement(ctx, query); stmt != nil {
+		return stmt.QueryRowContext(ctx, args...)
+	}
+	return t.tx.QueryRowContext(ctx, query, args...)
+}
+
+// statement returns the statement as it was prepared for the connection of t,
+// which closes it when it ends; nil if there is none yet.
+func (t *Tx) statement(ctx context.Context, query string) *sql.Stmt {
+	if t.prepared == nil {
+		return nil
+	}
+	stmt := t.prepared.get(query)
+	if stmt == nil {
+		t.missed = append(t.missed, query)
+		return nil
+	}
+	return t.tx.StmtContext(ctx, stmt)
 }
 
 // rebind turns each ? outside of quotes into the dialect's placeholder.
