@@ -251,3 +251,32 @@ func (d *Dir) ChangePassphrase(ctx context.Context, id tuf.CanonicalID) error {
 	}
 	return nil
 }
+
+// Replace stores a block as it is, without its path header, in place of the
+// key with the same id, or beside the others if that is not there. A block
+// that is not encrypted is refused. Whoever could open the key before needs
+// the passphrase of b from now on; signers that are open go on working. On
+// error the old file is there as it was.
+func (d *Dir) Replace(ctx context.Context, info Info, b *Block) error {
+	if err := d.begin(ctx); err != nil {
+		return err
+	}
+	defer d.end()
+	if !b.Encrypted() {
+		return fmt.Errorf("%w: the key is not encrypted", ErrNoPassphrase)
+	}
+	info, err := info.clean()
+	if err != nil {
+		return err
+	}
+	if !info.ID.Valid() {
+		return broken("it does not say which key it holds, and is encrypted")
+	}
+	if st, err := os.Lstat(d.file(info.ID)); err == nil && !st.Mode().IsRegular() {
+		return d.fail(info, broken("%s is in the way: %v", d.file(info.ID), errIrregular))
+	}
+	if err := replaceFile(d.file(info.ID), b.encode(info, ""), d.testOnlyFault); err != nil {
+		return d.fail(info, err)
+	}
+	return nil
+}
