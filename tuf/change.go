@@ -126,7 +126,7 @@ func (c RemoveTarget) apply(d *Draft) error { return d.editTargets([]targetChang
 func (d *Draft) editTargets(changes []targetChange) error {
 	edits := make(map[string]targetEdit, len(changes))
 	role, adds := RoleName(""), false
-	var paths []string
+	var within func(name string) bool
 	for _, c := range changes {
 		var e targetEdit
 		var err error
@@ -139,12 +139,13 @@ func (d *Draft) editTargets(changes []targetChange) error {
 		if e.meta != nil {
 			if !adds {
 				adds = true
-				paths, _ = d.effective(role)
+				paths, _ := d.effective(role)
+				within = d.o.Dialect.within(paths)
 			}
 			if !d.reachable(role) {
 				return fmt.Errorf("%s: %w", role, ErrNoDelegation)
 			}
-			if !d.o.Dialect.within(paths, e.name) {
+			if !within(e.name) {
 				return roleProblem(role, "target %q is not within its paths", e.name)
 			}
 		}
@@ -202,8 +203,9 @@ func (c EditDelegation) apply(d *Draft) error {
 		paths = nil
 	}
 	paths = slices.DeleteFunc(paths, func(p string) bool { return slices.Contains(c.RemovePaths, p) })
+	within := d.o.Dialect.within(above)
 	for _, p := range c.AddPaths {
-		if !utf8.ValidString(p) || strings.ContainsFunc(p, unicode.IsControl) || !d.o.Dialect.within(above, p) {
+		if !utf8.ValidString(p) || strings.ContainsFunc(p, unicode.IsControl) || !within(p) {
 			return roleProblem(c.Role, "invalid path %q to add to role", p)
 		}
 		if !slices.Contains(paths, p) {

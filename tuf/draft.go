@@ -234,7 +234,7 @@ func (d *Draft) effective(name RoleName) ([]string, bool) {
 	if !ok {
 		return nil, false
 	}
-	return d.o.Dialect.narrow(above, r.Paths), true
+	return narrow(d.o.Dialect.within(above), r.Paths), true
 }
 
 // edit returns a copy of the role's file to change, and makes an empty one

@@ -14,6 +14,7 @@ type Set struct {
 	docs     map[RoleName]*document
 	order    []RoleName            // in order of visit: root, timestamp, snapshot, targets, delegations
 	paths    map[RoleName][]string // effective paths of roles that hold targets
+	within   map[RoleName]func(name string) bool
 	unusable []Unusable
 	floor    map[RoleName]int64
 }
@@ -85,7 +86,8 @@ func (s *Set) Paths(role RoleName) []string { return slices.Clone(s.paths[role])
 
 // Within reports whether role may vouch for a target of that name.
 func (s *Set) Within(role RoleName, name string) bool {
-	return s.o.Dialect.within(s.paths[role], name)
+	within, ok := s.within[role]
+	return ok && within(name)
 }
 
 // lookup finds a name in the role's own file.

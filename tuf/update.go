@@ -48,6 +48,7 @@ type Update struct {
 	order    []RoleName
 	queue    []visit
 	paths    map[RoleName][]string
+	within   map[RoleName]func(name string) bool // of paths
 	unusable []Unusable
 }
 
@@ -128,7 +129,7 @@ func (u *Update) restart() {
 	u.docs = map[RoleName]*document{RoleRoot: u.root}
 	u.order = []RoleName{RoleRoot}
 	u.queue, u.unusable = nil, nil
-	u.paths = make(map[RoleName][]string)
+	u.paths, u.within = make(map[RoleName][]string), make(map[RoleName]func(string) bool)
 	u.ask(stageTimestamp, Want{Role: RoleTimestamp, MaxLength: u.o.Limits.Timestamp})
 }
 
@@ -447,8 +448,12 @@ func (u *Update) addTargets(raw []byte) error {
 	u.paths[name] = v.paths
 	u.queue = u.queue[1:]
 	var children []visit
+	admits := u.o.Dialect.within(v.paths)
+	u.within[name] = admits
 	for _, child := range d.delegations {
-		if u.madeAnew(child.Role) {
+		// Only what has a floor needs a look at the past: a file may delegate
+		// to very many roles that nobody ever saw.
+		if seen := u.floor[child.Name]; seen > 0 && u.madeAnew(child.Role) {
 			delete(u.floor, child.Name)
 		}
 		m, listed := u.docs[RoleSnapshot].meta[child.Name]
@@ -460,13 +465,13 @@ func (u *Update) addTargets(raw []byte) error {
 			}
 			continue
 		}
+		// attacks.md D7.
+		if len(u.order)+len(u.queue)+len(children) >= u.o.Limits.Roles+4 {
+			return u.refuse(name, d.version, tooManyRoles{u.o.Limits.Roles})
+		}
 		children = append(children, visit{
-			role: child.Role, from: name, paths: u.o.Dialect.narrow(v.paths, child.Paths), meta: m,
+			role: child.Role, from: name, paths: narrow(admits, child.Paths), meta: m,
 		})
-	}
-	// attacks.md D7.
-	if len(u.order)+len(u.queue)+len(children) > u.o.Limits.Roles+4 {
-		return u.refuse(name, d.version, tooManyRoles{u.o.Limits.Roles})
 	}
 	return u.visit(children)
 }
@@ -493,7 +498,7 @@ func (u *Update) madeAnew(role Role) bool {
 		return false
 	}
 	old, ok := u.past.Role(role.Name)
-	return ok && !slices.ContainsFunc(role.Keys, func(k Key) bool { return old.holds(k.CanonicalID()) })
+	return ok && !sharesKey(old, role)
 }
 
 // reuse serves what is wanted by hash from the past for as long as it can.
@@ -525,7 +530,7 @@ func (u *Update) Set() (*Set, error) {
 		return nil, u.refuse(u.want.Role, u.want.Version, ErrIncomplete)
 	}
 	s := &Set{
-		gun: u.gun, o: u.o, docs: u.docs, order: u.order, paths: u.paths, unusable: u.unusable,
+		gun: u.gun, o: u.o, docs: u.docs, order: u.order, paths: u.paths, within: u.within, unusable: u.unusable,
 		floor: maps.Clone(u.floor),
 	}
 	for name, d := range u.docs {

@@ -130,10 +130,30 @@ func sameRole(a, b Role) bool {
 	return a.Name == b.Name && a.Threshold == b.Threshold && sameKeys(a, b)
 }
 
+// sameKeys and sharesKey take time in proportion to the keys: roles of a
+// hostile file may list very many.
 func sameKeys(a, b Role) bool {
+	equal := func(k, o Key) bool { return o.ID == k.ID && o.PublicKey.Equal(k.PublicKey) }
+	if slices.EqualFunc(a.Keys, b.Keys, equal) {
+		return true
+	}
+	have := make(map[KeyID]Key, len(b.Keys))
+	for _, k := range b.Keys {
+		have[k.ID] = k
+	}
 	return len(a.Keys) == len(b.Keys) && !slices.ContainsFunc(a.Keys, func(k Key) bool {
-		return !slices.ContainsFunc(b.Keys, func(o Key) bool { return o.ID == k.ID && o.PublicKey.Equal(k.PublicKey) })
+		o, ok := have[k.ID]
+		return !ok || !equal(k, o)
 	})
+}
+
+// sharesKey reports whether the roles have a key in common, by its material.
+func sharesKey(a, b Role) bool {
+	have := make(map[CanonicalID]bool, len(a.Keys))
+	for _, k := range a.Keys {
+		have[k.CanonicalID()] = true
+	}
+	return slices.ContainsFunc(b.Keys, func(k Key) bool { return have[k.CanonicalID()] })
 }
 
 // fresh demands that d has not expired at now. There is no leeway.

@@ -39,12 +39,11 @@ type Dialect interface {
 	// of one of them.
 	rootKeys(role Role, gun GUN, at *time.Time) (keys []Key, expired string)
 
-	// everywhere are the paths of top-level targets; narrow returns those of a
-	// delegation's paths that its parent's admit; within reports whether a
-	// target name matches any of the paths.
+	// everywhere are the paths of top-level targets; within returns what
+	// reports whether a target name, or a path of a delegation, is within any
+	// of the paths.
 	everywhere() []string
-	narrow(parent, child []string) []string
-	within(paths []string, name string) bool
+	within(paths []string) func(name string) bool
 }
 
 // Notary is the dialect of Docker Content Trust and Notary v1
@@ -564,18 +563,35 @@ func weakCertificate(c *x509.Certificate) bool {
 
 func (Notary) everywhere() []string { return []string{""} }
 
-func (n Notary) narrow(parent, child []string) []string {
+func (Notary) within(paths []string) func(name string) bool {
+	if len(paths) < 16 {
+		return func(name string) bool {
+			return slices.ContainsFunc(paths, func(p string) bool { return strings.HasPrefix(name, p) })
+		}
+	}
+	// Hostile files list very many. Of those of which none begins with
+	// another, only the last one that is not behind a name can begin it.
+	var least []string
+	for _, p := range slices.Sorted(slices.Values(paths)) {
+		if n := len(least); n == 0 || !strings.HasPrefix(p, least[n-1]) {
+			least = append(least, p)
+		}
+	}
+	return func(name string) bool {
+		i, found := slices.BinarySearch(least, name)
+		return found || i > 0 && strings.HasPrefix(name, least[i-1])
+	}
+}
+
+// narrow returns those of a delegation's paths that admits lets through.
+func narrow(admits func(string) bool, paths []string) []string {
 	var out []string
-	for _, p := range child {
-		if n.within(parent, p) {
+	for _, p := range paths {
+		if admits(p) {
 			out = append(out, p)
 		}
 	}
 	return out
-}
-
-func (Notary) within(paths []string, name string) bool {
-	return slices.ContainsFunc(paths, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 // envelope assembles the file of a payload and its signatures.
