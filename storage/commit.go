@@ -172,18 +172,15 @@ func (r revision) drop(ctx context.Context, t *database.Tx, role tuf.RoleName, n
 	if _, err := t.Exec(ctx, "DELETE FROM roles WHERE repository = ? AND role = ?", r.id, string(role)); err != nil {
 		return err
 	}
-	return r.retire(ctx, t, role, now)
-}
-
-func (r revision) retire(ctx context.Context, t *database.Tx, role tuf.RoleName, now time.Time) error {
-	_, err := t.Exec(ctx, "UPDATE files SET retired = ? WHERE repository = ? AND role = ? AND retired = 0", now.UnixMicro(), r.id, string(role))
+	_, err := t.Exec(ctx, retireRole, now.UnixMicro(), r.id, string(role))
 	return err
 }
 
 // put makes f the current file of its role.
 func (r revision) put(ctx context.Context, t *database.Tx, f packed, now time.Time) error {
-	incarnation, highest := r.seq, int64(0)
-	err := t.QueryRow(ctx, "SELECT incarnation, highest FROM roles WHERE repository = ? AND role = ?", r.id, string(f.Role)).Scan(&incarnation, &highest)
+	incarnation, version, highest := r.seq, int64(0), int64(0)
+	err := t.QueryRow(ctx, "SELECT incarnation, version, highest FROM roles WHERE repository = ? AND role = ?", r.id, string(f.Role)).
+		Scan(&incarnation, &version, &highest)
 	known := err == nil
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
@@ -196,7 +193,7 @@ func (r revision) put(ctx context.Context, t *database.Tx, f packed, now time.Ti
 	}
 	// Every root stays part of the chain that readers walk.
 	if known && f.Role != tuf.RoleRoot {
-		if err := r.retire(ctx, t, f.Role, now); err != nil {
+		if _, err := t.Exec(ctx, retireFile, now.UnixMicro(), r.id, incarnation, string(f.Role), version); err != nil {
 			return err
 		}
 	}
@@ -249,9 +246,8 @@ func (s *SQL) settle(ctx context.Context, gun tuf.GUN, files []packed, cause err
 	err := s.db.View(ctx, func(t *database.Tx) error {
 		for _, f := range files {
 			var digest []byte
-			err := t.QueryRow(ctx, `SELECT f.digest FROM repositories r JOIN files f ON f.repository = r.id AND f.incarnation >= r.incarnation
-				WHERE r.gun = ? AND r.deleted = 0 AND f.role = ? AND f.version = ? ORDER BY f.incarnation DESC LIMIT 1`,
-				string(gun), string(f.Role), f.Version).Scan(&digest)
+			var created int64
+			err := t.QueryRow(ctx, selectVersion, string(gun), string(f.Role), f.Version).Scan(&digest, &created)
 			if err != nil {
 				return err
 			}

@@ -116,13 +116,30 @@ func (s *SQL) Current(ctx context.Context, gun tuf.GUN) (*State, error) {
 	return state, nil
 }
 
+// The statements that every request or publish needs. SQLite does not know how
+// many rows a table has, and chooses badly between indexes: it follows the
+// order of CROSS JOIN, and uses no index for a column with a plus. To the other
+// dialects both mean nothing.
+const (
+	selectCurrent = `SELECT r.seq, r.incarnation, c.role, c.highest, f.version, b.length, f.digest, f.created, f.expires
+		FROM repositories r CROSS JOIN roles c CROSS JOIN files f CROSS JOIN blobs b
+		WHERE r.gun = ? AND r.deleted = 0 AND c.repository = r.id
+		AND f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version
+		AND b.digest = f.digest`
+	selectBlob = `SELECT f.digest, f.created FROM repositories r
+		JOIN files f ON f.repository = r.id AND +f.incarnation >= r.incarnation
+		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.digest = ?
+		ORDER BY +f.incarnation DESC, +f.version DESC LIMIT 1`
+	selectVersion = `SELECT f.digest, f.created FROM repositories r
+		JOIN files f ON f.repository = r.id AND +f.incarnation >= r.incarnation
+		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.version = ?
+		ORDER BY +f.incarnation DESC LIMIT 1`
+	retireFile = `UPDATE files SET retired = ? WHERE repository = ? AND incarnation = ? AND role = ? AND version = ? AND +retired = 0`
+	retireRole = `UPDATE files SET retired = ? WHERE repository = ? AND role = ? AND +retired = 0`
+)
+
 func current(ctx context.Context, t *database.Tx, gun tuf.GUN) (*State, error) {
-	rows, err := t.Query(ctx, `SELECT r.seq, r.incarnation, c.role, c.highest, f.version, b.length, f.digest, f.created, f.expires
-		FROM repositories r
-		JOIN roles c ON c.repository = r.id
-		JOIN files f ON f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version
-		JOIN blobs b ON b.digest = f.digest
-		WHERE r.gun = ? AND r.deleted = 0`, string(gun))
+	rows, err := t.Query(ctx, selectCurrent, string(gun))
 	if err != nil {
 		return nil, err
 	}
@@ -154,10 +171,7 @@ func current(ctx context.Context, t *database.Tx, gun tuf.GUN) (*State, error) {
 
 // Blob implements [Store].
 func (s *SQL) Blob(ctx context.Context, gun tuf.GUN, role tuf.RoleName, sha256 [32]byte) ([]byte, time.Time, error) {
-	raw, created, err := s.file(ctx, `SELECT f.digest, f.created FROM repositories r
-		JOIN files f ON f.repository = r.id AND f.incarnation >= r.incarnation
-		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.digest = ?
-		ORDER BY f.incarnation DESC, f.version DESC LIMIT 1`, gun, role, sha256[:])
+	raw, created, err := s.file(ctx, selectBlob, gun, role, sha256[:])
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read %q of %q by hash: %w", role, gun, err)
 	}
@@ -166,10 +180,7 @@ func (s *SQL) Blob(ctx context.Context, gun tuf.GUN, role tuf.RoleName, sha256 [
 
 // Version implements [Store].
 func (s *SQL) Version(ctx context.Context, gun tuf.GUN, role tuf.RoleName, version int64) ([]byte, time.Time, error) {
-	raw, created, err := s.file(ctx, `SELECT f.digest, f.created FROM repositories r
-		JOIN files f ON f.repository = r.id AND f.incarnation >= r.incarnation
-		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.version = ?
-		ORDER BY f.incarnation DESC LIMIT 1`, gun, role, version)
+	raw, created, err := s.file(ctx, selectVersion, gun, role, version)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read %q version %d of %q: %w", role, version, gun, err)
 	}

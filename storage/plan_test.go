@@ -1,0 +1,63 @@
+package storage
+
+import (
+	"database/sql"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	_ "modernc.org/sqlite"
+
+	"github.com/iechor/trust/database"
+)
+
+// What every request needs does not read more because a repository has a long
+// history, or because there are many repositories: each table is entered by
+// all columns that are known.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	raw, err := sql.Open("sqlite", database.SQLiteDSN(filepath.Join(t.TempDir(), "x.db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := database.New(raw, database.SQLite)
+	t.Cleanup(func() { _ = db.Close() }) // nothing is read from it later
+	if _, err := Open(ctx, db); err != nil {
+		t.Fatal(err)
+	}
+	for statement, want := range map[string][]string{
+		selectCurrent: {"r gun=?", "c repository=?", "f repository=? AND incarnation=? AND role=? AND version=?", "b digest=?"},
+		selectBlob:    {"r gun=?", "f repository=? AND role=? AND digest=?"},
+		selectVersion: {"r gun=?", "f repository=? AND role=? AND version=?"},
+		retireFile:    {"files repository=? AND incarnation=? AND role=? AND version=?"},
+		retireRole:    {"files repository=? AND role=?"},
+	} {
+		args := slices.Repeat([]any{1}, strings.Count(statement, "?"))
+		rows, err := db.SQL().QueryContext(ctx, "EXPLAIN QUERY PLAN "+statement, args...)
+		if err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		var got []string
+		for rows.Next() {
+			var id, parent, unused int
+			var step string
+			if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+				t.Fatal(err)
+			}
+			if words := strings.Fields(step); words[0] == "SEARCH" {
+				got = append(got, words[1]+" "+strings.Trim(step[strings.IndexByte(step, '('):], "()"))
+			} else if words[0] == "SCAN" {
+				t.Errorf("%s\nreads a whole table: %s", statement, step)
+			}
+		}
+		if err := rows.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s\nwanted steps (-), had (+):\n%s", statement, diff)
+		}
+	}
+}
