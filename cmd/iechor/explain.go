@@ -55,6 +55,9 @@ func explain(err error) (sentence string, hints []string, exit int) {
 			break
 		}
 	}
+	if c.task {
+		a.sentence, a.exact = c.before+a.sentence, true
+	}
 	if !a.exact {
 		a.sentence = "iechor: " + a.sentence
 	}
@@ -89,6 +92,7 @@ func plainly(exit int, sentence string, hints ...string) (answer, bool) {
 // rules go from specific to general; the first that knows the error answers.
 var rules = []func(error, subject) (answer, bool){
 	explainUsage,
+	explainStated,
 	explainInterruption,
 	explainPassphrase,
 	explainKeys,
@@ -111,6 +115,9 @@ type subject struct {
 	tag                 *tagError
 	login               bool // a login, not the use of one
 	push                bool // from place
+
+	task   bool   // a task with words of its own for failures
+	before string // those words
 }
 
 // contextOf takes what the wrappers of this package say off an error.
@@ -121,6 +128,9 @@ func contextOf(err error) (subject, error) {
 		image *imageError
 		login *loginError
 	)
+	for task := (*taskError)(nil); errors.As(err, &task); err = task.err {
+		c.task, c.before = true, c.before+task.before
+	}
 	if errors.As(err, &c.sign) {
 		err = c.sign.err
 	}

@@ -40,6 +40,9 @@ func explainServer(err error, c subject) (answer, bool) {
 	case errors.Is(err, trust.ErrGone):
 		return exactly(exitUntrusted, "Error: remote trust data does not exist for "+c.gun+": "+c.server+" no longer has the trust data that this machine has seen there",
 			"it was deleted, or is being hidden from you: ask the owners of "+c.gun+"; if they deleted it, remove "+c.folder)
+	case errors.Is(err, trust.ErrNotSigned) && c.task:
+		return exactly(exitCannot, c.server+" does not have trust data for "+c.gun,
+			"if it is signed at another trust server, name that one in "+serverVariable)
 	case errors.Is(err, trust.ErrNotSigned):
 		return exactly(exitCannot, "Error: remote trust data does not exist for "+c.gun+": "+c.server+" does not have trust data for "+c.gun,
 			"if it is signed at another trust server, name that one in "+serverVariable+"; if nobody signs it, ask its owners to push it with content trust on")

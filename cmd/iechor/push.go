@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/iechor/trust/registry"
+	"github.com/iechor/trust/tuf"
 )
 
 type pushOptions struct {
@@ -159,6 +160,8 @@ type item struct {
 	is   registry.Descriptor // zero until it is known
 	done bool                // is is what the registry has
 	sign bool                // the last plan had something to sign for it
+
+	roles []tuf.RoleName // that the last plan had it signed in
 
 	// known are digests that the engine has seen the image under. What it
 	// will push has one of them, unless it was built here.

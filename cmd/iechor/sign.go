@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/trust"
@@ -18,6 +19,10 @@ type signing struct {
 	*desk
 	repo  *repository
 	items []*item
+	left  map[tuf.RoleName]bool // roles that are left out, as was said
+
+	signer tuf.RoleName // sign as this one alone; empty: as everybody whose key is here
+	begin  *beginning   // the first signer of a repository that was never published
 }
 
 // signing sees, before anything is uploaded, that the items can be signed: the
@@ -49,6 +54,12 @@ func (s *signing) publish(ctx context.Context) error {
 	if done.First {
 		fmt.Fprintf(s.out, "Finished initializing %q\n", s.repo.GUN())
 	}
+	s.report(done)
+	return nil
+}
+
+// report tells what was signed.
+func (s *signing) report(done trust.Published) {
 	for _, i := range s.items {
 		if i.sign {
 			fmt.Fprintf(s.out, "Successfully signed %s\n", i.ref)
@@ -56,17 +67,21 @@ func (s *signing) publish(ctx context.Context) error {
 			fmt.Fprintf(s.out, "%s was already signed with digest %s\n", i.ref, i.is.Digest)
 		}
 	}
+	s.tell(s.repo, done)
+}
+
+// tell says what the publisher of a repository should look at.
+func (d *desk) tell(repo *repository, done trust.Published) {
 	for _, w := range done.Warnings {
-		s.warn("%s", printable(w))
+		d.warn("%s", printable(w))
 	}
-	changelist := filepath.Join(s.repo.folder, "changelist")
+	changelist := filepath.Join(repo.folder, "changelist")
 	switch {
 	case done.Staged == 1:
-		s.warn("1 other change of %s is staged in %s; it was not published", s.repo.GUN(), changelist)
+		d.warn("1 other change of %s is staged in %s; it was not published", repo.GUN(), changelist)
 	case done.Staged > 1:
-		s.warn("%d other changes of %s are staged in %s; they were not published", done.Staged, s.repo.GUN(), changelist)
+		d.warn("%d other changes of %s are staged in %s; they were not published", done.Staged, repo.GUN(), changelist)
 	}
-	return nil
 }
 
 // pledge stands for a digest that is not known before the upload, so that
@@ -79,24 +94,77 @@ var pledge = registry.Descriptor{Digest: sha256.Sum256([]byte("iechor: not uploa
 func (s *signing) plan(ctx context.Context) trust.Plan {
 	has := func(id tuf.CanonicalID) (bool, error) { return s.keys.Has(ctx, id) }
 	return func(set *tuf.Set) ([]tuf.Change, error) {
-		var changes []tuf.Change
+		changes := s.begin.changes(set)
 		for _, i := range s.items {
 			is := i.expected(set)
 			i.sign = false
-			roles, err := trust.SigningRoles(set, i.ref.Tag, has)
+			roles, err := s.roles(set, i.ref.Tag, has)
 			if err != nil {
 				return nil, err
 			}
+			roles = slices.DeleteFunc(roles, func(role tuf.RoleName) bool {
+				return set != nil && signedIn(set, i.ref.Tag, is, role)
+			})
+			if roles, err = s.openRoles(ctx, set, roles); err != nil {
+				return nil, err
+			}
+			i.roles = roles
 			for _, role := range roles {
-				if set != nil && signedIn(set, i.ref.Tag, is, role) {
-					continue
-				}
 				i.sign = true
 				changes = append(changes, tuf.AddTarget{Target: target(i.ref.Tag, role, is)})
 			}
 		}
 		return changes, nil
 	}
+}
+
+// openRoles returns those of roles for which keys here open: of several signers
+// whose keys are here, those that open are enough. That is no choice where the
+// role that consumers read is among the others.
+func (s *signing) openRoles(ctx context.Context, set *tuf.Set, roles []tuf.RoleName) ([]tuf.RoleName, error) {
+	if set == nil || len(roles) < 2 {
+		return roles, nil
+	}
+	var open []tuf.RoleName
+	var first error
+	for _, name := range roles {
+		role, _ := set.Role(name) // SigningRoles has it from there
+		opened := 0
+		var trouble error
+		for _, k := range role.Keys {
+			_, err := s.keys.Signer(ctx, set.GUN(), name, k.PublicKey)
+			switch {
+			case err == nil:
+				opened++
+			case errors.Is(err, tuf.ErrNoKey):
+			case errors.Is(err, context.Canceled):
+				return nil, err
+			default:
+				trouble = err
+			}
+		}
+		if trouble == nil || opened >= role.Threshold {
+			open = append(open, name)
+			continue
+		}
+		if name == tuf.RoleReleases {
+			return nil, trouble
+		}
+		if first == nil {
+			first = trouble
+		}
+		if !s.left[name] {
+			s.warn("not signing as %s: %s", printable(string(name)), printable(trouble.Error()))
+			if s.left == nil {
+				s.left = map[tuf.RoleName]bool{}
+			}
+			s.left[name] = true
+		}
+	}
+	if len(open) == 0 {
+		return nil, first
+	}
+	return open, nil
 }
 
 // expected returns what will be signed, as far as that is known by now.

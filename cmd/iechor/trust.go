@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/iechor/trust/terminal"
 )
 
 // newTrustCmd is the family of commands about keys and signed data. They do
@@ -13,6 +17,8 @@ func newTrustCmd(a *app) *cobra.Command {
 		`  iechor trust inspect --pretty registry.example.com/app
   iechor trust sign registry.example.com/app:1.2`,
 		newTrustInspectCmd(a),
+		newTrustSignCmd(a), newTrustRevokeCmd(a),
+		newTrustSignerCmd(a),
 	)
 }
 
@@ -60,3 +66,41 @@ func told(exit int) error {
 type toldError struct{ exit int }
 
 func (e *toldError) Error() string { return fmt.Sprintf("failed with status %d", e.exit) }
+
+// confirm asks before something is lost. The error is errAborted if the answer
+// is no, and names the flag that answers in advance if nobody can be asked.
+func (d *desk) confirm(ctx context.Context, question, flag string) error {
+	yes, err := d.terminal.Confirm(ctx, question+" [y/N] ")
+	switch {
+	case errors.Is(err, terminal.ErrNoTerminal), err == nil && !yes && !d.terminal.Interactive():
+		return &statedError{sentence: "iechor: nothing was done: there is no terminal to ask on whether to go on", hints: []string{"to go on without a question, give " + flag}}
+	case err != nil:
+		return err
+	case !yes:
+		fmt.Fprint(d.out, "\nAborting action.\n")
+		return errAborted
+	}
+	return nil
+}
+
+// errAborted says that the user does not want it. That is no failure.
+var errAborted = errors.New("aborted")
+
+// A taskError puts the words that the specification has for a task before the
+// reason why it failed: in spec/cli.md 7 reasons stand as they are.
+type taskError struct {
+	before string
+	err    error
+}
+
+func (e *taskError) Error() string { return e.before + e.err.Error() }
+func (e *taskError) Unwrap() error { return e.err }
+
+// A statedError has its sentence already: one that spec/cli.md 7 fixes.
+type statedError struct {
+	sentence string
+	hints    []string
+	exit     int // 0: exitCannot
+}
+
+func (e *statedError) Error() string { return e.sentence }

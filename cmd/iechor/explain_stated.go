@@ -1,0 +1,42 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The part of explain that is about signers and signatures.
+
+// explainStated has the words of spec/cli.md 7.
+func explainStated(err error, c subject) (answer, bool) {
+	var (
+		stated *statedError
+		public *publicKeyError
+		keeps  *keepsTag
+	)
+	switch {
+	case errors.As(err, &stated):
+		return exactly(max(exitCannot, stated.exit), stated.sentence, stated.hints...)
+	case errors.As(err, &public):
+		return exactly(exitCannot, public.Error(), "give the public half of the signer's key, as \"iechor trust key generate\" writes it: NAME.pub")
+	case errors.As(err, &keeps):
+		ids := make([]string, len(keeps.missing.Keys))
+		for i, id := range keeps.missing.Keys {
+			ids[i] = string(id)
+		}
+		what := fmt.Sprintf("%d tags", len(keeps.tags))
+		if len(keeps.tags) == 1 {
+			what = keeps.tags[0]
+		}
+		return plainly(exitCannot, fmt.Sprintf("role %s also signs %s, and to sign the role %d of these keys must be available: %s", keeps.role, what, keeps.missing.Need, strings.Join(ids, ", ")),
+			"nothing was changed: revoke it where that key is, or bring the key here")
+	case errors.Is(err, errNothingSigned):
+		return plainly(exitCannot, errNothingSigned.Error(), "see what is signed: iechor trust inspect --pretty "+c.gun)
+	case errors.Is(err, errUnseen):
+		return c.could(err.Error(), "see what is published: iechor trust inspect --pretty "+c.gun), true
+	case errors.Is(err, errUnpullable), errors.Is(err, errAborted):
+		return plainly(exitCannot, err.Error(), "give --force if that is meant")
+	}
+	return answer{}, false
+}
