@@ -93,7 +93,7 @@ func TestFormatNumbers(t *testing.T) {
 	l, up := tuf.DefaultLimits(), api.DefaultLimits()
 	want := []string{
 		fmt.Sprintf("| root, timestamp, snapshot, targets or delegation | %s, %s, %s, %s |", size(l.Root), size(l.Timestamp), size(l.Snapshot), size(l.Targets)),
-		fmt.Sprintf("| all files fetched in one walk | %s |", size(l.Total)),
+		fmt.Sprintf("| all files of one walk, fetched or kept | %s |", size(l.Total)),
 		fmt.Sprintf("| delegations visited in one walk | %d |", l.Roles),
 		fmt.Sprintf("| root versions followed in one walk | %d |", l.Rotations),
 		fmt.Sprintf("| signatures of one file; JSON levels; certificates of a key | %d;", l.Signatures),

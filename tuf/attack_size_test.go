@@ -2,6 +2,7 @@ package tuf_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -84,5 +85,29 @@ func TestAttackManyNames(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// attacks.md L2: a state that grows bit by bit, so that each update fetches
+// little, is refused by whoever has followed it, too.
+func TestAttackGrowingState(t *testing.T) {
+	t.Parallel()
+	repo := released(t)
+	past := repo.Trusted(t)
+	size := 0
+	for _, f := range past.Files() {
+		size += len(f.Raw)
+	}
+	repo.Publish(t, tuf.Resign{Role: tuf.RoleReleases})
+	o := tuf.Options{Now: repo.Now(), Limits: tuf.Limits{Total: int64(size + 1000)}}
+	if _, _, err := tuftest.WalkWith(past, repo.Files(), o); err != nil {
+		t.Errorf("a state within the limit: %v", err)
+	}
+	targets, _ := repo.Set(t).File(tuf.RoleTargets)
+	o.Limits.Total = int64(size - len(past.Root().Raw) - len(targets.Raw)/2)
+	for _, p := range []*tuf.Past{nil, past} {
+		if _, _, err := tuftest.WalkWith(p, repo.Files(), o); !errors.Is(err, tuf.ErrLimit) {
+			t.Errorf("a state beyond the limit, with something kept %t: %v, want ErrLimit", p != nil, err)
+		}
 	}
 }

@@ -85,3 +85,22 @@ func BenchmarkAddThousand(b *testing.B) {
 		}
 	}
 }
+
+// A list of it.
+func BenchmarkTargets50k(b *testing.B) {
+	repo := tagged(b, 50_000)
+	s, err := tuftest.Walk(nil, repo.Files(), repo.Now())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		for range s.Targets(tuf.RoleTargets) {
+			n++
+		}
+		if n != 50_000 {
+			b.Fatalf("%d targets", n)
+		}
+	}
+}

@@ -84,6 +84,10 @@ func (s *Set) Unusable() []Unusable { return slices.Clone(s.unusable) }
 // the names it may vouch for, after the restrictions of every role above it.
 func (s *Set) Paths(role RoleName) []string { return slices.Clone(s.paths[role]) }
 
+// Floor returns the version of role below which nothing will be accepted, 0 if
+// there is none: then nothing that was kept of the role matters any more.
+func (s *Set) Floor(role RoleName) int64 { return s.floor[role] }
+
 // Within reports whether role may vouch for a target of that name.
 func (s *Set) Within(role RoleName, name string) bool {
 	within, ok := s.within[role]
@@ -100,15 +104,21 @@ func (s *Set) lookup(name string, role RoleName) (Target, bool, error) {
 	if !ok {
 		return Target{}, false, nil
 	}
-	m, err := s.o.Dialect.decodeMeta(n)
-	if err == nil && !slices.ContainsFunc([]string{"sha256", "sha512"}, func(h string) bool { return m.Hashes[h] != nil }) {
-		// attacks.md M7: what cannot be checked is not trusted.
-		err = malformed("target %q has no checksum of a supported algorithm", name)
-	}
+	t, err := s.target(name, role, n)
 	if err != nil {
 		return Target{}, false, &RoleError{GUN: s.gun, Role: role, Version: d.version, Err: err}
 	}
-	return Target{Name: name, Role: role, FileMeta: m}, true, nil
+	return t, true, nil
+}
+
+// target is what the node n says of a name.
+func (s *Set) target(name string, role RoleName, n node) (Target, error) {
+	m, err := s.o.Dialect.decodeMeta(n)
+	if err == nil && m.Hashes["sha256"] == nil && m.Hashes["sha512"] == nil {
+		// attacks.md M7: what cannot be checked is not trusted.
+		err = malformed("target %q has no checksum of a supported algorithm", name)
+	}
+	return Target{Name: name, Role: role, FileMeta: m}, err
 }
 
 // Lookup finds a name in exactly the given roles, in their order; the first
@@ -160,9 +170,12 @@ func (s *Set) Targets(role RoleName) iter.Seq[Target] {
 		if !ok {
 			return
 		}
-		for _, name := range d.targets.names {
-			t, ok, err := s.lookup(name, role)
-			if err != nil || !ok {
+		for i, name := range d.targets.names {
+			if !s.Within(role, name) {
+				continue
+			}
+			t, err := s.target(name, role, d.targets.items[i])
+			if err != nil {
 				continue // such an entry vouches for nothing
 			}
 			if !yield(t) {

@@ -26,10 +26,11 @@ type Update struct {
 	past  *Past
 	first bool // nothing was trusted before
 
-	stage stage
-	want  Want
-	bytes int64
-	err   error
+	stage  stage
+	want   Want
+	bytes  int64 // fetched
+	reused int64 // bytes of this state that the past had
+	err    error
 
 	root *document
 	keep *document // the last root that may be kept, nil for the past's
@@ -128,7 +129,7 @@ func (u *Update) ask(s stage, w Want) {
 func (u *Update) restart() {
 	u.docs = map[RoleName]*document{RoleRoot: u.root}
 	u.order = []RoleName{RoleRoot}
-	u.queue, u.unusable = nil, nil
+	u.queue, u.unusable, u.reused = nil, nil, 0
 	u.paths, u.within = make(map[RoleName][]string), make(map[RoleName]func(string) bool)
 	u.ask(stageTimestamp, Want{Role: RoleTimestamp, MaxLength: u.o.Limits.Timestamp})
 }
@@ -160,7 +161,7 @@ func (u *Update) Add(w Want, raw []byte) error {
 		return errors.New("tuf: Add of a file that was not asked for")
 	}
 	u.bytes += int64(len(raw))
-	if u.bytes > u.o.Limits.Total {
+	if u.bytes+u.reused > u.o.Limits.Total {
 		return u.fail(u.refuse(w.Role, 0, &TooLarge{Limit: u.o.Limits.Total}))
 	}
 	var err error
@@ -512,6 +513,11 @@ func (u *Update) reuse() error {
 		raw, ok := u.past.file(u.want.Role, m)
 		if !ok {
 			return nil
+		}
+		// A state that grew bit by bit must not become one that nobody can
+		// fetch at once (attacks.md L2).
+		if u.reused += int64(len(raw)); u.bytes+u.reused > u.o.Limits.Total {
+			return u.refuse(u.want.Role, 0, &TooLarge{Limit: u.o.Limits.Total})
 		}
 		if err := add(raw); err != nil {
 			return err

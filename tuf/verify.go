@@ -10,7 +10,7 @@ import (
 type Limits struct {
 	// Bytes of one file. Targets counts for every delegation too.
 	Root, Timestamp, Snapshot, Targets int64
-	// Total bounds the bytes of all files of one walk.
+	// Total bounds the bytes of all files of one walk, fetched or kept.
 	Total int64
 	// Roles bounds the delegations visited in one walk.
 	Roles int
