@@ -84,6 +84,10 @@ func (s *Set) Unusable() []Unusable { return slices.Clone(s.unusable) }
 // the names it may vouch for, after the restrictions of every role above it.
 func (s *Set) Paths(role RoleName) []string { return slices.Clone(s.paths[role]) }
 
+// Floor returns the version of role below which nothing will be accepted, 0 if
+// there is none: then nothing that was kept of the role matters any more.
+func (s *Set) Floor(role RoleName) int64 { return s.floor[role] }
+
 // Within reports whether role may vouch for a target of that name.
 func (s *Set) Within(role RoleName, name string) bool {
 	within, ok := s.within[role]
