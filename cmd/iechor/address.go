@@ -15,20 +15,20 @@ const serverVariable = "IECHOR_CONTENT_TRUST_SERVER"
 // its registry (spec/cli.md 1.5).
 const hubTrustServer = "https://notary.iechor.io"
 
-// trustServer returns the URL of the trust server for ref (spec/cli.md 3.1):
-// the variable, else the table in the configuration, else the hub's own, else
-// the host of the registry.
-func (d *desk) trustServer(ref registry.Ref) (string, error) {
+// trustServer returns the URL of the trust server for ref (spec/cli.md 3.1),
+// and what names it: the variable, else the table in the configuration, else
+// the hub's own, else the host of the registry.
+func (d *desk) trustServer(ref registry.Ref) (address, origin string, err error) {
 	if v := d.getenv(serverVariable); v != "" {
-		return v, checkServer(v, serverVariable)
+		return v, serverVariable, checkServer(v, serverVariable)
 	}
-	if v, ok := d.config.server(ref.Repository); ok {
-		return v, nil // checked when it was read
+	if v, entry, ok := d.config.server(ref.Repository); ok {
+		return v, fmt.Sprintf("%q under content-trust.servers in %s", entry, d.config.path), nil // checked when it was read
 	}
 	if ref.Hub() {
-		return hubTrustServer, nil
+		return hubTrustServer, "the hub's own", nil
 	}
-	return "https://" + ref.Host(), nil
+	return "https://" + ref.Host(), "the host of the registry", nil
 }
 
 // A serverAddressError says that no trust server can have that address.

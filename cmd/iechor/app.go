@@ -260,7 +260,7 @@ type repository struct {
 
 // repository opens the trust data of ref. Nothing is contacted yet.
 func (d *desk) repository(ref registry.Ref) (*repository, error) {
-	address, err := d.trustServer(ref)
+	address, _, err := d.trustServer(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +268,7 @@ func (d *desk) repository(ref registry.Ref) (*repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	pin, err := d.config.pin()
+	pin, err := d.pin()
 	if err != nil {
 		return nil, err
 	}
@@ -292,25 +292,6 @@ func (d *desk) repository(ref registry.Ref) (*repository, error) {
 		server: remote.Host(),
 		folder: filepath.Join(folder, "tuf", filepath.FromSlash(ref.Repository)),
 	}, nil
-}
-
-// met returns what announces a root that is trusted because it came first:
-// nobody vouches for it, and who can should pin it (attacks.md R12).
-func (d *desk) met(pin tuf.Pin) func(*tuf.Set) {
-	return func(set *tuf.Set) {
-		pins, ok := pin.(tuf.Pins)
-		if _, pinned := pins.For(set.GUN()); ok && pinned {
-			return
-		}
-		role, _ := set.Role(tuf.RoleRoot) // every Set has one
-		ids := make([]string, len(role.Keys))
-		for i, k := range role.Keys {
-			ids[i] = string(k.ID)
-		}
-		fmt.Fprintf(d.err, "iechor: notice: trusting %s on first use: its root is %s\n", set.GUN(), strings.Join(ids, ", "))
-		fmt.Fprintf(d.err, "hint: compare that with what the owners say; to pin it, put \"cert-ids\": {%q: [\"%s\"]} under content-trust.trust-pinning in %s\n",
-			set.GUN(), strings.Join(ids, `", "`), d.config.path)
-	}
 }
 
 // login finds the credentials for a trust server: those of the registry.

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +28,7 @@ const maxConfig = 1 << 20
 //	  "content-trust": {
 //	    "servers": {"registry.example.com": "https://trust.example.com"},
 //	    "offline": "refuse",
-//	    "first-use": "refuse",
+//	    "first-use": "ask",
 //	    "trust-pinning": {
 //	      "root-keys": {"registry.example.com/team/*": ["<id of the root key file>"]},
 //	      "cert-ids": {"registry.example.com/team/app": ["<id of the root certificate>"]},
@@ -41,18 +40,23 @@ const maxConfig = 1 << 20
 //	    "allow-expired-cached-trust-data": false
 //	  }
 //	}
+//
+// doc/client-config.md explains it to users; a test compares the two.
 type config struct {
 	path string // of the file
 
-	// servers has the trust server for a registry host, or for the
-	// repositories below a name. The longest match counts.
+	// servers has the trust server for a registry host, for the repositories
+	// below a name, for all hosts of a domain ("*.example.com"), or for
+	// everything ("*"). The most specific match counts.
 	servers map[string]string
 	// offline says whether cached data may serve when the server is down:
 	// "allow", the default, or "refuse".
 	offline trust.OfflinePolicy
-	// pinning has "trust-pinning", "first-use" ("allow", the default, or
-	// "refuse") and "denied-roots".
+	// pinning has "trust-pinning", "first-use" ("allow", the default, "ask" or
+	// "refuse") and "denied-roots". "ask" is "refuse" to package trust, and
+	// what asks stands in for the refusal (see desk.pin).
 	pinning trust.Pinning
+	ask     bool
 	// loginServers are hosts that may be sent credentials, beside those in
 	// the domain of the registry or trust server itself.
 	loginServers []string
@@ -111,56 +115,160 @@ func (c *config) decode(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := s.object("", map[string]func() error{"content-trust": func() error { return c.decodeBlock(s) }}, true); err != nil {
-		return err
-	}
-	_, err = c.pin()
-	return err
+	return s.object("", map[string]func() error{"content-trust": func() error { return c.decodeBlock(s) }}, true)
 }
 
 func (c *config) decodeBlock(s *strict) error {
-	var servers map[string]string
-	var offline, maxAge string
-	err := s.object("content-trust", map[string]func() error{
-		"servers":   func() error { return s.value(&servers, "a table of registry hosts and trust servers") },
-		"offline":   func() error { return s.word(&offline, "allow", "refuse") },
-		"first-use": func() error { return s.word(&c.pinning.FirstUse, "allow", "refuse") },
-		"trust-pinning": func() error {
-			return s.object("content-trust.trust-pinning", map[string]func() error{
-				"root-keys": func() error { return s.value(&c.pinning.RootKeys, "a table of patterns and lists of key ids") },
-				"cert-ids":  func() error { return s.value(&c.pinning.CertIDs, "a table of repositories and lists of key ids") },
-				"ca":        func() error { return s.value(&c.pinning.CA, "a table of patterns and files") },
-			}, false)
+	c.servers = map[string]string{}
+	return s.object("content-trust", c.members(s), false)
+}
+
+// members are the readers of the block's members.
+func (c *config) members(s *strict) map[string]func() error {
+	return map[string]func() error{
+		"servers": func() error {
+			return s.table("content-trust.servers", func(key string, at int64) error { return c.decodeServer(s, key, at) })
 		},
-		"denied-roots":  func() error { return s.value(&c.pinning.DeniedRoots, "a list of key ids") },
-		"login-servers": func() error { return s.value(&c.loginServers, "a list of hosts") },
-		"maximum-age": func() (err error) {
-			if err := s.value(&maxAge, "a text such as 36h or 2d"); err != nil {
-				return err
-			}
-			if c.maxAge, err = parseAge(maxAge); err != nil {
-				return s.fail(fmt.Sprintf("maximum-age must be a time such as 36h or 2d, and is %q", printable(maxAge)))
-			}
-			return nil
+		"offline":       func() error { return c.decodeOffline(s) },
+		"first-use":     func() error { return c.decodeFirstUse(s) },
+		"trust-pinning": func() error { return s.object("content-trust.trust-pinning", c.pinningMembers(s), false) },
+		"denied-roots": func() error {
+			ids, err := keyIDs[tuf.CanonicalID](s, "content-trust.denied-roots")
+			c.pinning.DeniedRoots = ids
+			return err
 		},
+		"login-servers": func() (err error) {
+			c.loginServers, err = s.texts("content-trust.login-servers", "hosts", checkHost)
+			return err
+		},
+		"maximum-age":                     func() error { return c.decodeMaxAge(s) },
 		"allow-expired-cached-trust-data": func() error { return s.value(&c.allowExpired, "true or false") },
-	}, false)
+	}
+}
+
+// pinningMembers are the readers of the members of "trust-pinning". Each entry
+// is judged by package trust at once, so that an error has its place.
+func (c *config) pinningMembers(s *strict) map[string]func() error {
+	p := &c.pinning
+	judge := func(at int64, one trust.Pinning) error {
+		if _, err := one.Pin(c.readAuthority); errors.Is(err, trust.ErrPinning) {
+			return s.at(at, printable(err.Error()))
+		} else if err != nil {
+			return s.at(at, "trust-pinning: ca: "+printable(err.Error()))
+		}
+		return nil
+	}
+	return map[string]func() error{
+		"root-keys": func() error {
+			p.RootKeys = map[string][]tuf.CanonicalID{}
+			return s.table("content-trust.trust-pinning.root-keys", func(pattern string, at int64) (err error) {
+				if p.RootKeys[pattern], err = keyIDs[tuf.CanonicalID](s, "root-keys: "+printable(pattern)); err != nil {
+					return err
+				}
+				return judge(at, trust.Pinning{RootKeys: map[string][]tuf.CanonicalID{pattern: p.RootKeys[pattern]}})
+			})
+		},
+		"cert-ids": func() error {
+			p.CertIDs = map[string][]tuf.KeyID{}
+			return s.table("content-trust.trust-pinning.cert-ids", func(gun string, at int64) (err error) {
+				if p.CertIDs[gun], err = keyIDs[tuf.KeyID](s, "cert-ids: "+printable(gun)); err != nil {
+					return err
+				}
+				return judge(at, trust.Pinning{CertIDs: map[string][]tuf.KeyID{gun: p.CertIDs[gun]}})
+			})
+		},
+		"ca": func() error {
+			p.CA = map[string]string{}
+			return s.table("content-trust.trust-pinning.ca", func(pattern string, at int64) error {
+				var path string
+				if err := s.value(&path, "a file with certificates"); err != nil {
+					return err
+				}
+				p.CA[pattern] = path
+				return judge(at, trust.Pinning{CA: map[string]string{pattern: path}})
+			})
+		},
+	}
+}
+
+func (c *config) decodeServer(s *strict, key string, at int64) error {
+	pattern, err := serverPattern(key)
+	if err != nil {
+		return s.at(at, fmt.Sprintf("content-trust.servers: %q is neither a registry host nor a repository", printable(key)))
+	}
+	if _, twice := c.servers[pattern]; twice {
+		return s.at(at, fmt.Sprintf("content-trust.servers: %q is there twice, in different words", printable(key)))
+	}
+	var address string
+	if err := s.value(&address, "the https address of a trust server"); err != nil {
+		return err
+	}
+	var wrong *serverAddressError
+	if err := checkServer(address, key); errors.As(err, &wrong) {
+		e := s.at(s.dec.InputOffset()-int64(len(address))-2, fmt.Sprintf("content-trust.servers: %v, got %s", trust.ErrAddress, printable(wrong.address)))
+		if wrong.example != "" {
+			e.hint = fmt.Sprintf("did you mean %q?", wrong.example)
+		}
+		return e
+	}
+	c.servers[pattern] = address
+	return nil
+}
+
+func (c *config) decodeOffline(s *strict) error {
+	var word string
+	if err := s.word(&word, "allow", "refuse"); err != nil {
+		return err
+	}
+	if word == "refuse" {
+		c.offline = trust.OfflineRefuse
+	}
+	return nil
+}
+
+func (c *config) decodeFirstUse(s *strict) error {
+	if err := s.word(&c.pinning.FirstUse, "allow", "ask", "refuse"); err != nil {
+		return err
+	}
+	if c.pinning.FirstUse == "ask" {
+		c.pinning.FirstUse, c.ask = "refuse", true
+	}
+	return nil
+}
+
+func (c *config) decodeMaxAge(s *strict) error {
+	var text string
+	err := s.value(&text, "a text such as 36h or 2d")
 	if err != nil {
 		return err
 	}
-	if offline == "refuse" {
-		c.offline = trust.OfflineRefuse
+	if c.maxAge, err = parseAge(text); err != nil {
+		return s.fail(fmt.Sprintf("maximum-age must be a time such as 36h or 2d, and is %q", printable(text)))
 	}
-	c.servers = map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(servers)) {
-		prefix, err := serverPrefix(name)
-		if err != nil {
-			return s.fail(fmt.Sprintf("content-trust.servers: %q is neither a registry host nor a repository", name))
+	return nil
+}
+
+// keyIDs reads a list of key ids.
+func keyIDs[ID ~string](s *strict, name string) ([]ID, error) {
+	texts, err := s.texts(name, "key ids", func(id string) error {
+		if !tuf.CanonicalID(id).Valid() {
+			return errors.New("is not a key id, which has 64 hex digits in lower case")
 		}
-		if err := checkServer(servers[name], fmt.Sprintf("%q in %s", "servers", c.path)); err != nil {
-			return err
-		}
-		c.servers[prefix] = servers[name]
+		return nil
+	})
+	ids := make([]ID, len(texts))
+	for i, text := range texts {
+		ids[i] = ID(text)
+	}
+	return ids, err
+}
+
+// checkHost refuses what cannot be the host, with or without a port, of an
+// address.
+func checkHost(host string) error {
+	u, err := url.Parse("https://" + host)
+	if err != nil || host == "" || u.Host != host || u.Hostname() == "" || strings.Contains(host, "*") {
+		return errors.New("is not a host, such as login.example.net or login.example.net:5000")
 	}
 	return nil
 }
@@ -183,10 +291,19 @@ func parseAge(s string) (time.Duration, error) {
 	return d, err
 }
 
-// serverPrefix turns a key of "servers" into the beginning of repository
+// serverPattern turns a key of "servers" into the beginning of repository
 // names: "registry.example.com", or "registry.example.com/team", each with or
-// without "/*" at its end.
-func serverPrefix(name string) (string, error) {
+// without "/*" at its end; or into "*.example.com", or "*".
+func serverPattern(name string) (string, error) {
+	if name == "*" {
+		return name, nil
+	}
+	if domain, wild := strings.CutPrefix(name, "*."); wild {
+		if strings.ContainsAny(domain, "/*") || !strings.Contains(domain, ".") || checkHost(domain) != nil {
+			return "", errors.New("not a domain")
+		}
+		return name, nil
+	}
 	name = strings.TrimSuffix(strings.TrimSuffix(name, "*"), "/")
 	ref, err := registry.ParseRef(name + "/x")
 	if err != nil || ref.Tag != "" || !ref.Digest.IsZero() || strings.Contains(name, "@") {
@@ -198,11 +315,12 @@ func serverPrefix(name string) (string, error) {
 	return "", errors.New("not a name")
 }
 
-// server returns the trust server that the file names for a repository.
-func (c *config) server(repository string) (string, bool) {
+// server returns the trust server that the file names for a repository, and
+// the entry that does.
+func (c *config) server(repository string) (address, entry string, ok bool) {
 	for name := repository; name != ""; {
 		if s, ok := c.servers[name]; ok {
-			return s, true
+			return s, name, true
 		}
 		i := strings.LastIndexByte(name, '/')
 		if i < 0 {
@@ -210,25 +328,40 @@ func (c *config) server(repository string) (string, bool) {
 		}
 		name = name[:i]
 	}
-	return "", false
+	host, _, _ := strings.Cut(repository, "/")
+	_, domain, _ := strings.Cut(host, ".")
+	for ; domain != ""; _, domain, _ = strings.Cut(domain, ".") {
+		anyPort, _, _ := strings.Cut(domain, ":")
+		for _, d := range []string{domain, anyPort} {
+			if s, ok := c.servers["*."+d]; ok {
+				return s, "*." + d, true
+			}
+		}
+	}
+	s, ok := c.servers["*"]
+	return s, "*", ok
 }
 
-// pin returns what decides about roots. Paths of authorities are relative to
-// the configuration file.
-func (c *config) pin() (tuf.Pin, error) {
-	pin, err := c.pinning.Pin(func(path string) ([]byte, error) {
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(filepath.Dir(c.path), path)
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, &configError{path: c.path, reason: fmt.Sprintf("trust-pinning: ca: %v", err)}
-		}
-		defer f.Close()
-		return readLimited(f, maxConfig)
-	})
-	if errors.Is(err, trust.ErrPinning) {
-		return nil, &configError{path: c.path, reason: printable(err.Error())}
+// pin returns what decides about roots. Errors are a *configError, and mean
+// that a file has changed since the configuration was read.
+func (c *config) pin() (tuf.Pins, error) {
+	pin, err := c.pinning.Pin(c.readAuthority)
+	if err != nil {
+		return tuf.Pins{}, &configError{path: c.path, reason: printable(err.Error())}
 	}
-	return pin, err
+	return pin.(tuf.Pins), nil // see trust.Pinning
+}
+
+// readAuthority reads a file that "ca" names. Paths are relative to the
+// configuration file.
+func (c *config) readAuthority(path string) ([]byte, error) {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(c.path), path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readLimited(f, maxConfig)
 }

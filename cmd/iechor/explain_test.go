@@ -86,6 +86,8 @@ func spokenErrors() []spoken {
 		{"tuf.ErrRoot (version)", role("root", &tuf.RootRefusal{Reason: tuf.VersionSkip, Old: 2, Offered: 5})},
 		{"tuf.ErrPin", role("root", &tuf.RootRefusal{Reason: tuf.NoPinMatch})},
 		{"tuf.ErrPin (first use)", role("root", &tuf.RootRefusal{Reason: tuf.FirstUseRefused})},
+		{"tuf.ErrPin (no at first use)", role("root", &firstUseError{gun: someRepository, ids: []string{string(signed)}, config: "/home/alice/.iechor/config.json"})},
+		{"tuf.ErrPin (nobody to ask at first use)", role("root", &firstUseError{gun: someRepository, ids: []string{string(signed)}, config: "/home/alice/.iechor/config.json", nobody: true})},
 		{"tuf.ErrPin (denied)", role("root", &tuf.RootRefusal{Reason: tuf.Denied})},
 		{"tuf.ErrIncomplete", role("snapshot", tuf.ErrIncomplete)},
 		{"tuf.ErrLimit", role("targets", &tuf.TooLarge{Limit: 16 << 20})},

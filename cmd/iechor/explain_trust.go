@@ -125,7 +125,11 @@ func explainRefusedMetadata(err error, c subject) (answer, bool) {
 	mismatched := func(reason string, hints ...string) (answer, bool) {
 		return exactly(exitUntrusted, malicious+"trust data mismatch for remote repository "+c.gun+": "+reason, hints...)
 	}
+	first := new(firstUseError)
 	switch {
+	case errors.As(err, &first):
+		return exactly(exitUntrusted, "could not validate the path to a trusted root: "+first.Error(),
+			"compare its ids with what the owners say; "+howToPin(first.gun, first.ids, first.config))
 	case errors.As(err, &refusal):
 		return explainRoot(refusal, c, ask, mismatched)
 	case errors.As(err, &rollback) && rollback.Offered > 0:

@@ -43,23 +43,8 @@ var elsewhere = map[string]string{
 // unknown members are passed over, unless they look like misspelt ones: a pin
 // that is not read protects nobody.
 func (s *strict) object(name string, known map[string]func() error, open bool) error {
-	t, err := s.dec.Token()
-	if err != nil {
-		return s.syntax(err)
-	}
-	if t != json.Delim('{') {
-		if name == "" {
-			return s.fail("is not a JSON object")
-		}
-		return s.fail(name + " is not an object")
-	}
 	seen := map[string]bool{}
-	for s.dec.More() {
-		t, err := s.dec.Token()
-		if err != nil {
-			return s.syntax(err)
-		}
-		key := t.(string) // the decoder lets nothing else pass
+	return s.members(name, func(key string, _ int64) error {
 		where := key
 		if name != "" {
 			where = name + "." + key
@@ -70,10 +55,7 @@ func (s *strict) object(name string, known map[string]func() error, open bool) e
 			return s.fail(fmt.Sprintf("%q is there twice", where))
 		case ok:
 			seen[key] = true
-			if err := read(); err != nil {
-				return err
-			}
-			continue
+			return read()
 		case !open, strings.EqualFold(strings.NewReplacer("_", "", "-", "").Replace(key), "contenttrust"):
 			return s.unknown(key, where, slices.Sorted(maps.Keys(known)))
 		}
@@ -81,12 +63,75 @@ func (s *strict) object(name string, known map[string]func() error, open bool) e
 			return s.unknown(key, where, slices.Sorted(maps.Keys(known)))
 		}
 		var skipped json.RawMessage
-		if err := s.dec.Decode(&skipped); err != nil {
+		return s.syntax(s.dec.Decode(&skipped))
+	})
+}
+
+// table reads an object whose members the user names. read reads the value of
+// one of them; at is where its name stands.
+func (s *strict) table(name string, read func(key string, at int64) error) error {
+	seen := map[string]bool{}
+	return s.members(name, func(key string, at int64) error {
+		if seen[key] {
+			return s.at(at, fmt.Sprintf("%s: %q is there twice", name, printable(key)))
+		}
+		seen[key] = true
+		return read(key, at)
+	})
+}
+
+// members reads an object, and has read read the value of each member.
+func (s *strict) members(name string, read func(key string, at int64) error) error {
+	t, err := s.dec.Token()
+	if err != nil {
+		return s.syntax(err)
+	}
+	if t != json.Delim('{') {
+		if name == "" {
+			return s.fail("is not a JSON object")
+		}
+		return s.fail(name + " is not an object")
+	}
+	for s.dec.More() {
+		t, err := s.dec.Token()
+		if err != nil {
 			return s.syntax(err)
+		}
+		key := t.(string) // the decoder lets nothing else pass
+		if err := read(key, s.dec.InputOffset()-int64(len(key))-2); err != nil {
+			return err
 		}
 	}
 	_, err = s.dec.Token()
 	return s.syntax(err)
+}
+
+// texts reads a list of texts, each of which check must accept.
+func (s *strict) texts(name, what string, check func(text string) error) ([]string, error) {
+	t, err := s.dec.Token()
+	if err != nil {
+		return nil, s.syntax(err)
+	}
+	if t != json.Delim('[') {
+		return nil, s.fail(name + " must be a list of " + what)
+	}
+	var out []string
+	for s.dec.More() {
+		t, err := s.dec.Token()
+		if err != nil {
+			return nil, s.syntax(err)
+		}
+		text, ok := t.(string)
+		if !ok {
+			return nil, s.fail(name + " must be a list of " + what)
+		}
+		if err := check(text); err != nil {
+			return nil, s.at(s.dec.InputOffset()-int64(len(text))-2, fmt.Sprintf("%s: %q %s", name, printable(text), err))
+		}
+		out = append(out, text)
+	}
+	_, err = s.dec.Token()
+	return out, s.syntax(err)
 }
 
 func (s *strict) unknown(key, where string, known []string) error {
@@ -115,14 +160,21 @@ func (s *strict) value(v any, what string) error {
 
 // word reads one of the given words.
 func (s *strict) word(v *string, words ...string) error {
-	what := strings.Join(words, " or ")
+	what := words[len(words)-1]
+	if rest := words[:len(words)-1]; len(rest) > 0 {
+		what = strings.Join(rest, ", ") + " or " + what
+	}
 	if err := s.value(v, what); err != nil {
 		return err
 	}
-	if !slices.Contains(words, *v) {
-		return s.fail(fmt.Sprintf("must be %s, and is %q", what, printable(*v)))
+	if slices.Contains(words, *v) {
+		return nil
 	}
-	return nil
+	e := s.at(s.dec.InputOffset()-int64(len(*v))-2, fmt.Sprintf("must be %s, and is %q", what, printable(*v)))
+	if hints := nearestHint(*v, words); len(hints) > 0 {
+		e.hint = hints[0]
+	}
+	return e
 }
 
 // syntax is about errors of the decoder, of which newStrict leaves few.

@@ -34,7 +34,9 @@ func TestTrustServer(t *testing.T) {
 	if err := c.decode([]byte(`{"content-trust": {"servers": {
 		"registry.example.com": "https://trust.example.com",
 		"registry.example.com/team/*": "https://team.example.com:4443/below",
-		"iechor.io": "https://hub.example.com"
+		"iechor.io": "https://hub.example.com",
+		"*.example.net": "https://domain.example.net",
+		"*.eu.example.net": "https://eu.example.net"
 	}}}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +46,10 @@ func TestTrustServer(t *testing.T) {
 		{"registry.example.com/app", "", "https://trust.example.com", "https://registry.example.com"},
 		{"registry.example.com/team/app", "", "https://team.example.com:4443/below", "https://registry.example.com"},
 		{"registry.example.com/teams/app", "", "https://trust.example.com", "https://registry.example.com"},
+		{"a.b.example.net/app", "", "https://domain.example.net", "https://a.b.example.net"},
+		{"a.eu.example.net:5000/app", "", "https://eu.example.net", "https://a.eu.example.net:5000"},
+		{"a.eu.example.net/app", "", "https://eu.example.net", "https://a.eu.example.net"},
+		{"example.net/app", "", "https://example.net", "https://example.net"},
 		{"localhost:5000/app", "", "https://localhost:5000", "https://localhost:5000"},
 		{"registry.example.com/app", "https://mine.example.com", "https://mine.example.com", "https://mine.example.com"},
 	} {
@@ -56,7 +62,7 @@ func TestTrustServer(t *testing.T) {
 				config = c
 			}
 			d := &desk{app: &app{getenv: environ(serverVariable, test.variable)}, config: config}
-			if got, err := d.trustServer(ref); err != nil || got != want {
+			if got, _, err := d.trustServer(ref); err != nil || got != want {
 				t.Errorf("trustServer(%s) with %d servers configured = %s, %v, want %s", test.image, len(config.servers), got, err, want)
 			}
 		}
@@ -108,23 +114,35 @@ func TestConfig(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		`[]`:                                   "1:1: is not a JSON object",
-		`{"content-trust": []}`:                "1:19: content-trust is not an object",
-		`{"content-trust": {}} x`:              "1:23: invalid character 'x'",
-		`{"content-trust": {}} {}`:             "1:23: invalid character '{' after top-level value",
-		`{"content-trust": {"ofline": 1}}`:     `1:20: unknown key "content-trust.ofline"`,
-		`{"Content-Trust": {}}`:                `1:2: unknown key "Content-Trust"`,
-		`{"content_trust": {}}`:                `1:2: unknown key "content_trust"`,
-		`{"content-trust": {"offline": "no"}}`: `must be allow or refuse, and is "no"`,
-		`{"content-trust": {"servers": {"a b": "https://x"}}}`:                       `"a b" is neither a registry host nor a repository`,
-		`{"content-trust": {"trust-pinning": {"root-key": {}}}}`:                     `unknown key "content-trust.trust-pinning.root-key"`,
-		`{"content-trust": {"trust-pinning": {"cert-ids": {"a.b/*": ["x"]}}}}`:       "wildcards are not possible",
-		`{"content-trust": {"trust-pinning": {"ca": {"a.b/*": "/nowhere/ca.pem"}}}}`: "/nowhere/ca.pem",
-		`{"content-trust": {"maximum-age": "soon"}}`:                                 `maximum-age must be a time such as 36h or 2d, and is "soon"`,
-		`{"content-trust": {"maximum-age": "-1d"}}`:                                  "maximum-age must be a time",
-		`{"content-trust": {"maximum-age": "999999999999d"}}`:                        "maximum-age must be a time",
-		`{"content-trust": {}, "content-trust": {}}`:                                 "there twice",
-		"{\n \"content-trust\": {\n  \"offline\": refuse}}":                          "3:14: invalid character",
+		`[]`:                                                   "1:1: is not a JSON object",
+		`{"content-trust": []}`:                                "1:19: content-trust is not an object",
+		`{"content-trust": {}} x`:                              "1:23: invalid character 'x'",
+		`{"content-trust": {}} {}`:                             "1:23: invalid character '{' after top-level value",
+		`{"content-trust": {"ofline": 1}}`:                     `1:20: unknown key "content-trust.ofline"`,
+		`{"Content-Trust": {}}`:                                `1:2: unknown key "Content-Trust"`,
+		`{"content_trust": {}}`:                                `1:2: unknown key "content_trust"`,
+		`{"content-trust": {"offline": "no"}}`:                 `1:31: must be allow or refuse, and is "no"`,
+		`{"content-trust": {"first-use": "as"}}`:               `1:33: must be allow, ask or refuse, and is "as"`,
+		`{"content-trust": {"servers": {"a.b": "trust.b"}}}`:   `1:39: content-trust.servers: valid https URL required for trust server, got trust.b`,
+		`{"content-trust": {"servers": {"*.b": "https://c"}}}`: `1:32: content-trust.servers: "*.b" is neither`,
+		`{"content-trust": {"servers": {"a.b": "https://c", "a.b/*": "https://d"}}}`:                          `1:52: content-trust.servers: "a.b/*" is there twice, in different words`,
+		`{"content-trust": {"servers": {"a.b": "https://c", "a.b": "https://d"}}}`:                            `1:52: content-trust.servers: "a.b" is there twice`,
+		`{"content-trust": {"servers": ["a.b"]}}`:                                                             "1:31: content-trust.servers is not an object",
+		`{"content-trust": {"denied-roots": ["AB"]}}`:                                                         `1:37: content-trust.denied-roots: "AB" is not a key id`,
+		`{"content-trust": {"denied-roots": "AB"}}`:                                                           `content-trust.denied-roots must be a list of key ids`,
+		`{"content-trust": {"denied-roots": [1]}}`:                                                            `content-trust.denied-roots must be a list of key ids`,
+		`{"content-trust": {"login-servers": ["https://a.b"]}}`:                                               `1:38: content-trust.login-servers: "https://a.b" is not a host`,
+		`{"content-trust": {"trust-pinning": {"root-keys": {"a.b/*": []}}}}`:                                  "1:52: invalid trust pinning: root-keys: a.b/*: no ids",
+		`{"content-trust": {"trust-pinning": {"root-keys": {"a b": ["` + strings.Repeat("ab", 32) + `"]}}}}`:  "1:52: invalid trust pinning: root-keys: a b: not a repository name",
+		`{"content-trust": {"servers": {"a b": "https://x"}}}`:                                                `"a b" is neither a registry host nor a repository`,
+		`{"content-trust": {"trust-pinning": {"root-key": {}}}}`:                                              `unknown key "content-trust.trust-pinning.root-key"`,
+		`{"content-trust": {"trust-pinning": {"cert-ids": {"a.b/*": ["` + strings.Repeat("ab", 32) + `"]}}}}`: "1:51: invalid trust pinning: cert-ids: a.b/*: wildcards are not possible",
+		`{"content-trust": {"trust-pinning": {"ca": {"a.b/*": "/nowhere/ca.pem"}}}}`:                          "1:45: trust-pinning: ca: open /nowhere/ca.pem",
+		`{"content-trust": {"maximum-age": "soon"}}`:                                                          `maximum-age must be a time such as 36h or 2d, and is "soon"`,
+		`{"content-trust": {"maximum-age": "-1d"}}`:                                                           "maximum-age must be a time",
+		`{"content-trust": {"maximum-age": "999999999999d"}}`:                                                 "maximum-age must be a time",
+		`{"content-trust": {}, "content-trust": {}}`:                                                          "there twice",
+		"{\n \"content-trust\": {\n  \"offline\": refuse}}":                                                   "3:14: invalid character",
 	} {
 		var c config
 		c.path = "config.json"
