@@ -40,7 +40,7 @@ func (r *Repository) Accept(set *tuf.Set) error {
 		return err
 	}
 	now := r.c.Now()
-	if err := r.c.Dir.save(r.gun, nil, set.Files(), r.options(now)); err != nil {
+	if err := r.c.Dir.save(r.gun, nil, set.Files(), r.options(now), nil); err != nil {
 		return err
 	}
 	_, err := r.arrived(set, local{}, now, true)

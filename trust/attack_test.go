@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -335,5 +338,52 @@ func TestAttackPins(t *testing.T) {
 	s.set(func() { s.before = down })
 	if set, err := strict.Update(t.Context()); set != nil {
 		t.Errorf("Update offline with a denied root at hand = %v, %v", set, err)
+	}
+}
+
+// attacks.md F8: the files of delegations that come and go do not pile up, and
+// what is still delegated stays a floor.
+func TestAttackDelegationsPileUp(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	owner := publisher(t, s, "1.0")
+	reader := newClient(t, s)
+	key, err := keys.Generate(t.Context(), owner.mem, keys.P256, keys.Info{Role: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(changes ...tuf.Change) {
+		t.Helper()
+		if _, err := owner.Publish(t.Context(), func(*tuf.Set) ([]tuf.Change, error) { return changes, nil }); err != nil {
+			t.Fatal(err)
+		}
+		reader.update(t)
+	}
+	delegate := func(role tuf.RoleName) []tuf.Change {
+		at := target("2.0")
+		at.Role = role
+		return []tuf.Change{
+			tuf.EditDelegation{Role: role, AddKeys: []tuf.PublicKey{key.PublicKey()}, AddPaths: []string{""}}, tuf.AddTarget{Target: at},
+		}
+	}
+	change(delegate("targets/stays")...)
+	for i := range 3 {
+		role := tuf.RoleName(fmt.Sprintf("targets/a%d", i))
+		change(append(delegate(role), delegate(role+"/below")...)...)
+		change(tuf.RemoveDelegation{Name: role})
+	}
+	for _, c := range []*client{owner, reader} {
+		c.update(t)
+		for name := range metadata(t, c) {
+			if strings.Contains(name, "targets/a") {
+				t.Errorf("%s is still there", name)
+			}
+		}
+		if past, err := c.Local(); err != nil || past.Floor("targets/stays") == 0 {
+			t.Errorf("what is still delegated has no floor: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(c.dir.Path(), "tuf", filepath.FromSlash(string(app)), "metadata", "targets", "a0")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the folder of a delegation that is gone: %v", err)
+		}
 	}
 }

@@ -223,8 +223,11 @@ func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
 // nothing is written.
 //
 // Versions at hand count only as far as [tuf.Recall] finds their signatures
-// good, so that a damaged file does not block its own repair.
-func (d *Dir) save(gun tuf.GUN, base *tuf.Past, files []tuf.File, o tuf.Options) error {
+// good, so that a damaged file does not block its own repair. With set,
+// the state that the update led to, what is at hand of delegations that are
+// gone is removed: it would only pile up until it is too much to be read
+// (attacks.md F8).
+func (d *Dir) save(gun tuf.GUN, base *tuf.Past, files []tuf.File, o tuf.Options, set *tuf.Set) error {
 	root, err := d.open(true)
 	if err != nil {
 		return err
@@ -250,6 +253,30 @@ func (d *Dir) save(gun tuf.GUN, base *tuf.Past, files []tuf.File, o tuf.Options)
 		}
 		if err := d.write(root, pathOf(gun, f.Role), f.Raw); err != nil {
 			return fmt.Errorf("save %s of %s: %w", f.Role, gun, err)
+		}
+	}
+	for _, f := range have {
+		if set == nil || !set.Gone(f.Role) {
+			continue
+		}
+		if err := d.clear(root, pathOf(gun, f.Role), gunDir(gun)+"/"+metadataDir); err != nil {
+			return fmt.Errorf("remove %s of %s, which is no longer delegated: %w", f.Role, gun, err)
+		}
+	}
+	return nil
+}
+
+// clear removes a file, and the folders up to top that are empty then.
+func (d *Dir) clear(root *os.Root, name, top string) error {
+	if err := d.before(name + " (remove)"); err != nil {
+		return err
+	}
+	if err := root.Remove(filepath.FromSlash(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for folder := path.Dir(name); folder != top; folder = path.Dir(folder) {
+		if root.Remove(filepath.FromSlash(folder)) != nil {
+			break // not empty
 		}
 	}
 	return nil

@@ -99,7 +99,7 @@ func (r *Repository) Init(ctx context.Context, o InitOptions) (Initialized, erro
 	if err := f.save(ctx); err != nil {
 		return Initialized{}, err
 	}
-	if err := r.c.Dir.save(r.gun, nil, files, r.options(now)); err != nil {
+	if err := r.c.Dir.save(r.gun, nil, files, r.options(now), nil); err != nil {
 		if errors.Is(err, errMoved) {
 			err = fmt.Errorf("%w: %s", ErrInitialized, r.gun)
 		}

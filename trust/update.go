@@ -85,7 +85,7 @@ func (r *Repository) update(ctx context.Context) (*tuf.Set, error) {
 	set, err := r.walk(ctx, u, have.past)
 	changed := u.Verified()
 	if len(changed) > 0 { // attacks.md R9: also after an error
-		if e := r.c.Dir.save(r.gun, have.past, changed, o); e != nil {
+		if e := r.c.Dir.save(r.gun, have.past, changed, o, set); e != nil {
 			return nil, errors.Join(e, err)
 		}
 	}

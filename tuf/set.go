@@ -84,9 +84,15 @@ func (s *Set) Unusable() []Unusable { return slices.Clone(s.unusable) }
 // the names it may vouch for, after the restrictions of every role above it.
 func (s *Set) Paths(role RoleName) []string { return slices.Clone(s.paths[role]) }
 
-// Floor returns the version of role below which nothing will be accepted, 0 if
-// there is none: then nothing that was kept of the role matters any more.
-func (s *Set) Floor(role RoleName) int64 { return s.floor[role] }
+// Gone reports whether what was kept of a delegation does not matter any more:
+// it is delegated no longer, or anew and without a file.
+func (s *Set) Gone(role RoleName) bool {
+	if _, here := s.docs[role]; here || !role.Delegation() || slices.ContainsFunc(s.unusable, func(u Unusable) bool { return u.Role == role }) {
+		return false
+	}
+	_, parent := s.docs[role.Parent()]
+	return parent && s.floor[role] == 0 || removed(s.docs, role)
+}
 
 // Within reports whether role may vouch for a target of that name.
 func (s *Set) Within(role RoleName, name string) bool {

@@ -543,18 +543,18 @@ func (u *Update) Set() (*Set, error) {
 		s.floor[name] = max(s.floor[name], d.version)
 	}
 	// What is not delegated any more has no past if it comes back.
-	maps.DeleteFunc(s.floor, func(name RoleName, _ int64) bool { return u.removed(name) })
+	maps.DeleteFunc(s.floor, func(name RoleName, _ int64) bool { return removed(u.docs, name) })
 	return s, nil
 }
 
 // removed reports whether a verified file no longer delegates to role, or to a
 // role above it.
-func (u *Update) removed(role RoleName) bool {
+func removed(docs map[RoleName]*document, role RoleName) bool {
 	for ; role.Delegation(); role = role.Parent() {
-		if _, visited := u.docs[role.Parent()]; !visited {
+		if _, visited := docs[role.Parent()]; !visited {
 			continue
 		}
-		if _, ok := roleIn(u.docs, role); !ok {
+		if _, ok := roleIn(docs, role); !ok {
 			return true
 		}
 	}
