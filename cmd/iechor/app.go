@@ -29,6 +29,7 @@ type app struct {
 	getenv   func(string) string
 	home     string // of the user; empty if there is none
 	now      func() time.Time
+	secrets  secretStore // of the system; nil: none
 
 	configDir string // flag --config
 
@@ -186,6 +187,7 @@ type desk struct {
 	images      *registry.Client
 	credentials *registry.Credentials
 	terminal    *terminal.Terminal
+	passphrases *passphrases
 	keys        keys.Ring
 	dirKeys     *keys.Dir
 }
@@ -215,9 +217,13 @@ func (a *app) desk() (*desk, error) {
 		Proxy:       http.ProxyFromEnvironment,
 		TokenHosts:  c.loginServers,
 	})
+	d.passphrases = &passphrases{
+		terminal: d.terminal, getenv: a.getenv, warn: a.warn,
+		memory: remembered{filepath.Join(dir, "trust", "remembered"), a.secrets},
+	}
 	d.dirKeys, err = keys.OpenDir(keys.Config{
 		Path:        filepath.Join(dir, "trust", "private"),
-		Passphrases: &passphrases{terminal: d.terminal, getenv: a.getenv, warn: a.warn},
+		Passphrases: d.passphrases,
 		Iterations:  a.testOnlyIterations,
 	})
 	if err != nil {

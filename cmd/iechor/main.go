@@ -26,10 +26,11 @@ func main() {
 	}
 	a := &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		bars:   term.IsTerminal(int(os.Stderr.Fd())),
-		getenv: os.Getenv,
-		home:   home,
-		now:    time.Now,
+		bars:    term.IsTerminal(int(os.Stderr.Fd())),
+		getenv:  os.Getenv,
+		home:    home,
+		now:     time.Now,
+		secrets: systemSecrets{},
 	}
 	os.Exit(run(a, os.Args[1:]))
 }

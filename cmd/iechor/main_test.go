@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/zalando/go-keyring"
 	"golang.org/x/term"
 )
 
@@ -14,8 +18,38 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"iechor": scriptMain, "iechor-slow": main})
 }
 
+// scriptSecrets is a store of secrets in a directory, with a file for each. An
+// empty name is a machine without one.
+type scriptSecrets string
+
+func (s scriptSecrets) Get(name string) (string, error) {
+	if s == "" {
+		return "", errors.New("no desktop here")
+	}
+	raw, err := os.ReadFile(filepath.Join(string(s), name))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = keyring.ErrNotFound
+	}
+	return string(raw), err
+}
+
+func (s scriptSecrets) Set(name, secret string) error {
+	if s == "" {
+		return errors.New("no desktop here")
+	}
+	return errors.Join(os.MkdirAll(string(s), 0o700), os.WriteFile(filepath.Join(string(s), name), []byte(secret), 0o600))
+}
+
+func (s scriptSecrets) Delete(name string) error {
+	if _, err := s.Get(name); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(string(s), name))
+}
+
 // scriptMain is main with a cheap key derivation, and with what a script says
-// by variables: LATER moves the clock, STATUS names a file for the exit status.
+// by variables: LATER moves the clock, STATUS names a file for the exit status,
+// SECRETS a directory for the store of secrets.
 func scriptMain() {
 	later, err := time.ParseDuration("0s" + os.Getenv("LATER"))
 	if err != nil {
@@ -27,6 +61,7 @@ func scriptMain() {
 		getenv:             os.Getenv,
 		home:               os.Getenv("HOME"),
 		now:                func() time.Time { return time.Now().Add(later) },
+		secrets:            scriptSecrets(os.Getenv("SECRETS")),
 		testOnlyIterations: 2048,
 	}, os.Args[1:])
 	if file := os.Getenv("STATUS"); file != "" {

@@ -5,22 +5,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"runtime"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/zalando/go-keyring"
+
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/terminal"
+	"github.com/iechor/trust/tuf"
 )
 
-// Where passphrases come from without being asked for (spec/cli.md 2.1).
+// Where passphrases come from without being asked for (spec/cli.md 2.1): for a
+// role, and for one key, named by seven or more of the digits that its id
+// begins with. Each has a twin with fileSuffix, which names a file.
 const (
 	rootPassphraseVariable       = "IECHOR_CONTENT_TRUST_ROOT_PASSPHRASE"
 	repositoryPassphraseVariable = "IECHOR_CONTENT_TRUST_REPOSITORY_PASSPHRASE"
+	keyPassphraseVariable        = "IECHOR_CONTENT_TRUST_PASSPHRASE_"
+	fileSuffix                   = "_FILE"
 )
 
 const (
 	minPassphrase = 8  // characters, of a new key's passphrase
 	maxNewAnswers = 12 // until setting a passphrase is given up
+	shortestID    = 7  // digits by which people name a key
+
+	maxPassphraseFile = 4096 // bytes
 )
 
 // rootNotice is shown once before a new root key (spec/cli.md 4.1).
@@ -31,13 +44,25 @@ password manager. Keep the passphrase and the key file safe, and back them up:
 there is no way to recover either of them. The key file is in the configuration
 directory, below trust/private.`
 
-// passphrases asks for the passphrases of keys: the variables, else the
-// terminal, else standard input line by line. It is a keys.Passphrases.
+// passphrases asks for the passphrases of keys: the variable of the key, that
+// of its role, the system's store of secrets, the terminal, and without one
+// standard input line by line. It is a keys.Passphrases for one command.
 type passphrases struct {
 	terminal *terminal.Terminal
 	getenv   func(string) string
 	warn     func(format string, args ...any)
+	memory   remembered
 	noticed  bool // rootNotice was shown
+
+	// askNew is set while a passphrase is being changed: the new one is asked
+	// for, since a variable has the old one.
+	askNew bool
+	// chosen, if set, gets every passphrase that was set, to be used at once.
+	chosen func(key keys.Info, passphrase []byte)
+
+	// tried are the keys that were asked for. A store asks again for a key
+	// only when it did not open.
+	tried map[tuf.CanonicalID]origin
 }
 
 var _ keys.Passphrases = (*passphrases)(nil)
@@ -46,30 +71,178 @@ var _ keys.Passphrases = (*passphrases)(nil)
 var errTooManyAnswers = errors.New("maximum number of passphrase attempts exceeded")
 
 // Passphrase asks for an existing passphrase. A variable is one answer: if it
-// is wrong, nobody is asked (spec/cli.md 4.4).
+// is wrong, nobody is asked (spec/cli.md 4.4). So is the store of secrets, but
+// what it has may be of yesterday: then the user is asked. A key that did not
+// open is not asked for again, however many roles need it.
 func (p *passphrases) Passphrase(ctx context.Context, key keys.Info, attempt int) ([]byte, error) {
-	variable := passphraseVariable(key)
-	if v := p.getenv(variable); v != "" {
-		if attempt > 1 {
-			return nil, &passphraseError{key, variable, keys.ErrPassphrase}
-		}
-		return []byte(v), nil
+	was, again := p.tried[key.ID]
+	again = again && attempt == 1 && key.ID != "" // without an id it may be another one
+	switch {
+	case again && was.err != nil:
+		return nil, was.err
+	case again, attempt > 1 && was.variable != "":
+		return nil, &passphraseError{key, was.variable, keys.ErrPassphrase}
 	}
-	if attempt > 1 {
-		if err := p.terminal.Notice("Passphrase incorrect. Please retry."); err != nil {
-			return nil, err
-		}
+	answer, from, err := p.answer(ctx, key, attempt, was)
+	if p.tried == nil {
+		p.tried = map[tuf.CanonicalID]origin{}
 	}
-	return p.ask(ctx, key, "Enter passphrase for "+keyWords(key))
+	from.err = err
+	p.tried[key.ID] = from
+	return answer, err
 }
 
-// NewPassphrase asks for a passphrase to set, twice.
-func (p *passphrases) NewPassphrase(ctx context.Context, key keys.Info) ([]byte, error) {
-	if v := p.getenv(passphraseVariable(key)); v != "" {
-		if utf8.RuneCountInString(v) < minPassphrase {
-			p.warn("the passphrase in %s has fewer than %d characters", passphraseVariable(key), minPassphrase)
+// answer is Passphrase for a key that may still open.
+func (p *passphrases) answer(ctx context.Context, key keys.Info, attempt int, was origin) ([]byte, origin, error) {
+	notice := "Passphrase incorrect. Please retry."
+	switch {
+	case attempt == 1:
+		notice = ""
+		answer, from, err := p.known(ctx, key)
+		if err != nil || answer != nil {
+			return answer, from, err
 		}
-		return []byte(v), nil
+	case was.store:
+		notice = "The passphrase in the system's store of secrets is not that of the " + keyWords(key) + "."
+	}
+	if notice != "" {
+		if err := p.terminal.Notice(notice); err != nil {
+			return nil, origin{}, err
+		}
+	}
+	answer, err := p.ask(ctx, key, "Enter passphrase for "+keyWords(key))
+	return answer, origin{}, err
+}
+
+// An origin is where an answer came from.
+type origin struct {
+	variable string // or empty
+	store    bool   // the store of secrets
+	err      error  // there was none
+}
+
+// known returns the passphrase that need not be asked for; nil if there is
+// none.
+func (p *passphrases) known(ctx context.Context, key keys.Info) ([]byte, origin, error) {
+	answer, variable, err := p.variable(key)
+	if err != nil || answer != nil {
+		return answer, origin{variable: variable}, err
+	}
+	secret, err := p.memory.get(ctx, key.ID)
+	switch {
+	case err == nil:
+		return []byte(secret), origin{store: true}, nil
+	case ctx.Err() != nil:
+		return nil, origin{}, ctx.Err()
+	case !errors.Is(err, keyring.ErrNotFound):
+		p.warn("the system's store of secrets cannot be used: %s", printable(err.Error()))
+	}
+	return nil, origin{}, nil
+}
+
+// variable returns the passphrase in the first of the key's variables that is
+// set: one for the key goes before that of its role, and the value before the
+// file.
+func (p *passphrases) variable(key keys.Info) ([]byte, string, error) {
+	for _, name := range variablesFor(key) {
+		if v := p.getenv(name); v != "" {
+			return []byte(v), name, nil
+		}
+		name += fileSuffix
+		if path := p.getenv(name); path != "" {
+			answer, err := readPassphrase(path)
+			if err != nil {
+				return nil, name, &passphraseFileError{name, path, err}
+			}
+			return answer, name, nil
+		}
+	}
+	return nil, "", nil
+}
+
+// variablesFor lists the variables for a key. Of those that name the key the
+// longest wins: it says most exactly which key is meant.
+func variablesFor(key keys.Info) []string {
+	var names []string
+	for n := len(key.ID); n >= shortestID; n-- {
+		digits := string(key.ID[:n])
+		names = append(names, keyPassphraseVariable+digits)
+		if upper := strings.ToUpper(digits); upper != digits {
+			names = append(names, keyPassphraseVariable+upper)
+		}
+	}
+	return append(names, passphraseVariable(key))
+}
+
+// readPassphrase reads a file that holds a passphrase and at most a newline
+// after it. Nobody else may be able to read it.
+func readPassphrase(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	case runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0:
+		return nil, errSharedPassphrase
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxPassphraseFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > maxPassphraseFile {
+		clear(raw)
+		return nil, fmt.Errorf("it is larger than %d bytes", maxPassphraseFile)
+	}
+	answer := bytes.TrimSuffix(bytes.TrimSuffix(raw, []byte("\n")), []byte("\r"))
+	if len(answer) == 0 {
+		return nil, errors.New("it is empty")
+	}
+	return answer, nil
+}
+
+// errSharedPassphrase refuses a passphrase that others can read.
+var errSharedPassphrase = errors.New("it must not be readable or writable by others")
+
+// A passphraseFileError says that the file that a variable names cannot be
+// used.
+type passphraseFileError struct {
+	variable, path string
+	err            error
+}
+
+func (e *passphraseFileError) Error() string {
+	return fmt.Sprintf("passphrase file %s, named by %s: %v", e.path, e.variable, e.err)
+}
+func (e *passphraseFileError) Unwrap() error { return e.err }
+
+// NewPassphrase returns a passphrase to set: that of the role's variable, else
+// what the user gives twice.
+func (p *passphrases) NewPassphrase(ctx context.Context, key keys.Info) ([]byte, error) {
+	answer, err := p.newPassphrase(ctx, key)
+	if err == nil && p.chosen != nil {
+		p.chosen(key, answer)
+	}
+	return answer, err
+}
+
+func (p *passphrases) newPassphrase(ctx context.Context, key keys.Info) ([]byte, error) {
+	if !p.askNew {
+		answer, name, err := p.variable(key)
+		if err != nil {
+			return nil, err
+		}
+		if answer != nil {
+			if utf8.RuneCount(answer) < minPassphrase {
+				p.warn("the passphrase in %s has fewer than %d characters", name, minPassphrase)
+			}
+			return answer, nil
+		}
 	}
 	if key.Role == "root" && !p.noticed {
 		p.noticed = true

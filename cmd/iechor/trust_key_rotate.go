@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/registry"
+	"github.com/iechor/trust/trust"
+	"github.com/iechor/trust/tuf"
+)
+
+type rotateOptions struct {
+	ref           registry.Ref
+	role          tuf.RoleName
+	server, local bool
+	keys          []string
+	algorithm     keys.Algorithm
+	yes           bool
+}
+
+func newKeyRotateCmd(a *app) *cobra.Command {
+	var o rotateOptions
+	var algorithm string
+	cmd := &cobra.Command{
+		Use:   "rotate REPOSITORY ROLE",
+		Short: "Replace the key of a role in a repository",
+		Example: `  iechor trust key rotate registry.example.com/app targets
+  iechor trust key rotate registry.example.com/app snapshot --server
+  iechor trust key rotate registry.example.com/app root`,
+		Long: `Rotate replaces all keys of ROLE by a new one and publishes that at once, signed
+with the root key. ROLE is
+  root       the key that speaks for the repository: the old and the new one sign
+  targets    the repository's key: it names the signers, and signs where there are none
+  snapshot   kept by the server (--server), or by you (--local): then everybody
+             who publishes needs it
+  timestamp  always kept by the server
+Without --server and --local the key stays with whoever keeps it now. Changes
+that are staged are not published with it. The old private key of targets and
+snapshot is destroyed when the new one is in force; an old root key stays.`,
+		Args: exactArgs(2, "a repository and a role"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if o.ref, err = registry.ParseRef(args[0]); err != nil {
+				return err
+			}
+			o.role = tuf.RoleName(args[1])
+			if o.algorithm, err = parseAlgorithm(cmd, algorithm); err != nil {
+				return err
+			}
+			if err := o.check(cmd); err != nil {
+				return err
+			}
+			return a.rotate(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().BoolVarP(&o.server, "server", "r", false, "the server keeps the new key")
+	cmd.Flags().BoolVar(&o.local, "local", false, "you keep the new key")
+	cmd.Flags().StringArrayVar(&o.keys, "key", nil, "`ID` of a key that is here, to be used in place of a new one; may be given several times")
+	cmd.Flags().StringVar(&algorithm, "algorithm", string(keys.P256), "`kind` of the new key: "+algorithmNames())
+	addYesFlag(cmd, &o.yes)
+	return cmd
+}
+
+// check refuses what cannot be, before any work.
+func (o *rotateOptions) check(cmd *cobra.Command) error {
+	switch {
+	case o.ref.Tag != "" || !o.ref.Digest.IsZero():
+		return usage(cmd, "keys belong to a repository, not to one of its tags", "leave out what follows the name: "+o.ref.FamiliarName())
+	case o.server && o.local:
+		return usage(cmd, "--server and --local exclude each other")
+	case o.server && len(o.keys) > 0:
+		return usage(cmd, "the server makes its keys itself", "leave out --key or --server")
+	case o.role == tuf.RoleTimestamp && !o.local && len(o.keys) == 0:
+		return nil
+	case o.role == tuf.RoleRoot && !o.server, o.role == tuf.RoleTargets && !o.server, o.role == tuf.RoleSnapshot:
+		return nil
+	}
+	return &trust.NotRotatable{Role: o.role, Server: o.server}
+}
+
+const rootRotation = `Warning: you are about to rotate your root key.
+
+You must use your old key to sign this root rotation.`
+
+func (a *app) rotate(ctx context.Context, o rotateOptions) (err error) {
+	d, err := a.desk()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	repo, err := d.repository(o.ref)
+	if err != nil {
+		return err
+	}
+	rotation := trust.Rotation{Role: o.role, Algorithm: o.algorithm, Server: o.server || o.role == tuf.RoleTimestamp}
+	for _, id := range o.keys {
+		k, err := d.findKey(ctx, id)
+		if err != nil {
+			return err
+		}
+		rotation.Keys = append(rotation.Keys, k.ID)
+	}
+	if o.role == tuf.RoleSnapshot && !o.server && !o.local && len(o.keys) == 0 {
+		if rotation.Server, err = d.serverKeeps(ctx, repo, o.role); err != nil {
+			return repo.about(err)
+		}
+	}
+	if o.role == tuf.RoleRoot {
+		if !o.yes {
+			if err := d.terminal.Notice(rootRotation); err != nil {
+				return err
+			}
+		}
+		if ok, err := d.sure(ctx, "Are you sure you want to proceed?", o.yes); err != nil || !ok {
+			return err
+		}
+	}
+	done, err := repo.Rotate(ctx, rotation)
+	if err != nil {
+		return repo.about(err)
+	}
+	if err := d.inForce(ctx, repo, o.role, done.Keys); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "Successfully rotated %s key for repository %s\n", o.role, repo.GUN())
+	d.rotated(ctx, repo, rotation, done)
+	return nil
+}
+
+// serverKeeps reports whether a role's key is with the server: none of its
+// keys is here.
+func (d *desk) serverKeeps(ctx context.Context, repo *repository, name tuf.RoleName) (bool, error) {
+	set, err := repo.Update(ctx)
+	if err != nil {
+		return false, err
+	}
+	role, _ := set.Role(name) // every Set has the top-level roles
+	for _, k := range role.Keys {
+		if has, err := d.keys.Has(ctx, k.CanonicalID()); has || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// inForce looks at the repository as somebody who has never seen it, and sees
+// that the role has exactly those keys.
+func (d *desk) inForce(ctx context.Context, repo *repository, name tuf.RoleName, want []tuf.CanonicalID) error {
+	failed := fmt.Sprintf("the new %s key of %s was published, but whether it is in force could not be seen", name, repo.GUN())
+	set, err := repo.Afresh(ctx)
+	if err != nil {
+		return doing(failed, repo.about(err))
+	}
+	role, _ := set.Role(name) // every Set has the top-level roles
+	var have []tuf.CanonicalID
+	for _, k := range role.Keys {
+		have = append(have, k.CanonicalID())
+	}
+	slices.Sort(have)
+	if want = slices.Sorted(slices.Values(want)); !slices.Equal(have, want) {
+		return cannot(fmt.Sprintf("%s has other %s keys than those that were published: %s", repo.GUN(), name, joinShort(have)),
+			"somebody else has changed them meanwhile, or "+repo.server+" shows an old state: try again, and ask the other owners")
+	}
+	return nil
+}
+
+// rotated says what has changed for whom.
+func (d *desk) rotated(ctx context.Context, repo *repository, r trust.Rotation, done trust.Rotated) {
+	say := func(format string, args ...any) { fmt.Fprintf(d.err, "iechor: notice: "+format+"\n", args...) }
+	switch {
+	case r.Role == tuf.RoleRoot:
+		say("consumers follow to the new root key %s by themselves; those who have pinned the old one must pin the new one, and back it up now: iechor trust key export --key %s -o FILE", joinShort(done.Keys), done.Keys[0].Short())
+		say("the old root key stays: consumers who come from an older version of the root need what it has signed")
+	case r.Role == tuf.RoleTargets:
+		say("consumers notice nothing; other owners need the new key %s before they can change signers: iechor trust key export", joinShort(done.Keys))
+	case r.Role == tuf.RoleSnapshot && !r.Server:
+		say("consumers notice nothing; from now on everybody who publishes needs the snapshot key %s", joinShort(done.Keys))
+	case r.Role == tuf.RoleSnapshot:
+		say("consumers notice nothing; the server signs the snapshot from now on, and publishers need no key for it")
+	default:
+		say("consumers notice nothing")
+	}
+	for _, id := range done.Removed {
+		say("the old private key %s was destroyed", id.Short())
+		if err := d.passphrases.memory.forget(ctx, id); err != nil {
+			d.warn("%s", printable(err.Error()))
+		}
+	}
+	for _, id := range done.Kept {
+		say("the old private key %s is still here; nothing needs it any more", id.Short())
+	}
+	for _, w := range done.Warnings {
+		d.warn("%s", printable(w))
+	}
+	if done.Staged > 0 {
+		d.warn("%d staged changes of %s were not published", done.Staged, repo.GUN())
+	}
+}
+
+func joinShort(ids []tuf.CanonicalID) string {
+	short := make([]string, len(ids))
+	for i, id := range ids {
+		short[i] = id.Short()
+	}
+	return strings.Join(short, ", ")
+}
