@@ -425,3 +425,38 @@ func (onlyPull) Authorize(_ *http.Request, a Access) error {
 	e.Challenge = `Bearer realm="https://auth.example/token"`
 	return e
 }
+
+// S3: what a publisher who signs the snapshots has put into one, and the signer
+// would never sign, does not keep the owner from handing the snapshot over to
+// the server, nor the server from going on.
+func TestAttackOddClientSnapshot(t *testing.T) {
+	t.Parallel()
+	for name, edit := range map[string]func(tuftest.Object){
+		"member":   func(p tuftest.Object) { p["x"] = "y" },
+		"entry":    func(p tuftest.Object) { tuftest.At(p, "meta")["bogus"] = tuftest.Describe([]byte("x")) },
+		"checksum": func(p tuftest.Object) { tuftest.At(p, "meta", "targets", "hashes")["md5"] = "AAAA" },
+		"unlisted": func(p tuftest.Object) {
+			m := tuftest.Describe([]byte("x"))
+			m["custom"] = "y"
+			tuftest.At(p, "meta")["targets/x"] = m
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPublisher(t, newWorld(t, nil), app)
+			files := p.first(t, true, tag("1.0"))
+			for i, f := range files {
+				if f.Role == tuf.RoleSnapshot {
+					files[i] = edited(t, f, edit, tuftest.Key(string(p.gun)+" snapshot"))
+				}
+			}
+			if err := p.w.upload(t, p.gun, files...); err != nil {
+				t.Fatal(err)
+			}
+			k := p.w.key(t, http.MethodPost, p.gun, tuf.RoleSnapshot)
+			p.publish(t, tuf.ReplaceKeys{Role: tuf.NewRole(tuf.RoleSnapshot, 1, k)})
+			p.publish(t, tag("2.0"))
+			p.hasTags(t, tuf.RoleTargets, "1.0", "2.0")
+		})
+	}
+}

@@ -20,6 +20,10 @@ type Draft struct {
 	again    map[RoleName]bool  // snapshot, timestamp: sign again in any case
 	floor    map[RoleName]int64 // sign above, adopt above
 	warnings []string
+	// received says that others sign all but snapshot and timestamp. These two
+	// are then made afresh: what a client once put into its snapshot must not
+	// be signed, nor keep the signer from signing (attacks.md S3).
+	received bool
 }
 
 // A draftFile is the state of one file in a draft. It is replaced, never
@@ -89,14 +93,16 @@ func (p *Past) Draft() *Draft { return draftOn(p) }
 // Receive begins a draft for files that others upload. past is nil if nothing
 // is published. floors are the highest versions of each role ever seen, for
 // roles that past does not show. Uploads must be bare envelopes: members
-// beside the payload and its signatures are refused (attacks.md S1).
+// beside the payload and its signatures are refused (attacks.md S1). The
+// snapshot and timestamp that [Draft.Sign] then makes have nothing in them but
+// what the dialect says.
 func Receive(gun GUN, past *Past, floors map[RoleName]int64, o Options) *Draft {
 	d := &Draft{gun: gun, files: make(map[RoleName]*draftFile), again: make(map[RoleName]bool), floor: make(map[RoleName]int64)}
 	if past != nil {
 		d = draftOn(past)
 	}
 	d.o = o.filled()
-	d.o.strictEnvelope = true
+	d.o.strictEnvelope, d.received = true, true
 	for name, v := range floors {
 		d.floor[name] = max(d.floor[name], v)
 	}

@@ -199,7 +199,14 @@ func (s *signing) snapshot() (bool, error) {
 		return false, fmt.Errorf("%s: %w", RoleTargets, ErrIncomplete)
 	}
 	g := &draftFile{role: RoleSnapshot, payload: d.o.Dialect.blank(RoleSnapshot)}
-	if ok {
+	if ok && d.received {
+		g.version = f.version
+		for name, m := range f.content.meta {
+			if name.Delegation() && d.reachable(name) {
+				g.payload = d.o.Dialect.putMeta(g.payload, name, m.plain())
+			}
+		}
+	} else if ok {
 		g.payload, g.version = f.payload, f.version
 		for name := range f.content.meta {
 			// Entries of roles that nothing delegates to any more go; entries
@@ -217,6 +224,17 @@ func (s *signing) snapshot() (bool, error) {
 	return s.optional(g, role)
 }
 
+// plain returns m without what the dialect does not say of metadata files.
+func (m FileMeta) plain() FileMeta {
+	out := FileMeta{Length: m.Length, Hashes: make(map[string][]byte)}
+	for name := range hashBytes {
+		if sum, ok := m.Hashes[name]; ok {
+			out.Hashes[name] = sum
+		}
+	}
+	return out
+}
+
 // timestamp makes a new timestamp for a new snapshot, or when asked to.
 func (s *signing) timestamp(made bool) error {
 	d := s.d
@@ -230,7 +248,10 @@ func (s *signing) timestamp(made bool) error {
 	}
 	g := &draftFile{role: RoleTimestamp, payload: d.o.Dialect.blank(RoleTimestamp)}
 	if f, ok := d.files[RoleTimestamp]; ok {
-		g.payload, g.version = f.payload, f.version
+		g.version = f.version
+		if !d.received {
+			g.payload = f.payload
+		}
 	}
 	g.payload = d.o.Dialect.putMeta(g.payload, RoleSnapshot, describe(snapshot.raw))
 	_, err := s.optional(g, role)
