@@ -31,6 +31,11 @@ type Config struct {
 	// Iterations is the PBKDF2 count of what is written. 0 means the default
 	// of 1,300,000, and nothing but a test should take another.
 	Iterations int
+
+	// LookOnly leaves the directory as it is: neither are old layouts brought
+	// into that of today, nor keys encrypted again when they are opened. Calls
+	// that are there to change something still do.
+	LookOnly bool
 }
 
 // A Dir is a directory of encrypted key files that Notary and Docker can use
@@ -44,6 +49,7 @@ type Dir struct {
 	path       string
 	ask        Passphrases
 	iterations int
+	lookOnly   bool
 
 	testOnlyFault func(step string) error // see replaceFile
 
@@ -97,7 +103,10 @@ func OpenDir(c Config) (*Dir, error) {
 	if d.iterations <= 0 {
 		d.iterations = writeIterations
 	}
-	d.lasting = migrate(d.path)
+	d.lookOnly = c.LookOnly
+	if !d.lookOnly {
+		d.lasting = migrate(d.path)
+	}
 	return d, nil
 }
 
@@ -366,7 +375,7 @@ func (d *Dir) opened(ctx context.Context, id tuf.CanonicalID) (*held, error) {
 	if err := d.keep(h, false); err != nil {
 		return nil, err
 	}
-	if b.weak(d.iterations) {
+	if b.weak(d.iterations) && !d.lookOnly {
 		d.strengthen(b.Info, h.key, passphrase)
 	}
 	return h, nil

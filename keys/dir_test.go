@@ -480,6 +480,19 @@ func TestMigrate(t *testing.T) {
 	write(t, stays[2], from(5))
 	write(t, stays[3], []byte("not PEM"))
 
+	// Who only looks moves nothing.
+	before := glob(t, filepath.Join(dir, "*", "*.key"))
+	look, err := keys.OpenDir(keys.Config{Path: dir, LookOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if infos, err := look.List(t.Context()); err != nil || len(infos) != 2 || len(look.Problems()) != 0 {
+		t.Errorf("List with LookOnly = %v, %v, problems %v", infos, err, look.Problems())
+	}
+	if diff := cmp.Diff(before, glob(t, filepath.Join(dir, "*", "*.key"))); diff != "" {
+		t.Errorf("OpenDir with LookOnly moved files:\n%s", diff)
+	}
+
 	for run := range 2 {
 		d := keystest.OpenDir(t, dir, keystest.Passphrase(passphrase))
 		infos, err := d.List(t.Context())

@@ -288,6 +288,7 @@ type request struct {
 type response struct {
 	status  int
 	header  http.Header
+	tls     *tls.ConnectionState
 	body    []byte     // of a 200
 	refusal *api.Error // of anything else
 }
@@ -328,7 +329,7 @@ func (h *HTTP) send(ctx context.Context, base *url.URL, r request) (*response, e
 		return nil, h.unreachable(ctx, inner, base, err)
 	}
 	defer res.Body.Close()
-	out := &response{status: res.StatusCode, header: res.Header}
+	out := &response{status: res.StatusCode, header: res.Header, tls: res.TLS}
 	p := &pace{r: res.Body, need: max(1, h.c.MinRate*int64(h.c.testOnlyWindow)/int64(time.Second))}
 	stop := p.watch(h.c.testOnlyWindow, func() { cancel(errSlow) })
 	defer stop()
