@@ -33,9 +33,11 @@ func explainStated(err error, c subject) (answer, bool) {
 			"nothing was changed: revoke it where that key is, or bring the key here")
 	case errors.Is(err, errNothingSigned):
 		return plainly(exitCannot, errNothingSigned.Error(), "see what is signed: iechor trust inspect --pretty "+c.gun)
+	case errors.Is(err, errNotDeleted):
+		return c.could(err.Error(), "see what is published: iechor trust inspect --pretty "+c.gun), true
 	case errors.Is(err, errUnseen):
 		return c.could(err.Error(), "see what is published: iechor trust inspect --pretty "+c.gun), true
-	case errors.Is(err, errUnpullable), errors.Is(err, errAborted):
+	case errors.Is(err, errUnpullable), errors.Is(err, errLoss), errors.Is(err, errAborted):
 		return plainly(exitCannot, err.Error(), "give --force if that is meant")
 	}
 	return answer{}, false

@@ -16,9 +16,10 @@ func newTrustCmd(a *app) *cobra.Command {
 	return group(a, "trust", "Manage keys, signers and signed tags",
 		`  iechor trust inspect --pretty registry.example.com/app
   iechor trust sign registry.example.com/app:1.2`,
-		newTrustInspectCmd(a),
+		newTrustInspectCmd(a), newTrustDelegationCmd(a),
+		newTrustStatusCmd(a), newTrustPublishCmd(a), newTrustResetCmd(a), newTrustDeleteCmd(a),
 		newTrustSignCmd(a), newTrustRevokeCmd(a),
-		newTrustSignerCmd(a),
+		newTrustSignerCmd(a), newTrustKeyCmd(a),
 	)
 }
 
