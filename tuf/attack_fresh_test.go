@@ -227,12 +227,14 @@ func TestAttackExpiredDelegation(t *testing.T) {
 func TestAttackFastForward(t *testing.T) {
 	t.Parallel()
 	const highest = 1 << 53
-	for role, rotate := range map[tuf.RoleName]tuf.RoleName{
-		tuf.RoleTimestamp: tuf.RoleTimestamp,
-		tuf.RoleSnapshot:  tuf.RoleSnapshot,
-		tuf.RoleTargets:   tuf.RoleSnapshot,
-		tuf.RoleReleases:  tuf.RoleSnapshot,
+	for _, c := range []struct{ role, rotate tuf.RoleName }{
+		{tuf.RoleTimestamp, tuf.RoleTimestamp},
+		{tuf.RoleSnapshot, tuf.RoleSnapshot},
+		{tuf.RoleTargets, tuf.RoleSnapshot},
+		{tuf.RoleTargets, tuf.RoleTargets},
+		{tuf.RoleReleases, tuf.RoleSnapshot},
 	} {
+		role, rotate := c.role, c.rotate
 		repo := released(t)
 		forward := repo.Forge(t, role, func(p tuftest.Object) { p["version"] = int64(highest) })
 		s := accepted(t, repo.Trusted(t), forward, repo.Now())

@@ -127,6 +127,13 @@ func (u *Update) ask(s stage, w Want) {
 
 // restart begins again below the root.
 func (u *Update) restart() {
+	if u.past != nil && u.past.docs[RoleTargets] != nil {
+		// attacks.md F12: what the keys of this root did not sign says nothing
+		// about their versions. The next Recall would not count it either.
+		if old := *u.past.docs[RoleTargets]; old.verify(u.root.roles[RoleTargets]) != nil {
+			delete(u.floor, RoleTargets)
+		}
+	}
 	u.docs = map[RoleName]*document{RoleRoot: u.root}
 	u.order = []RoleName{RoleRoot}
 	u.queue, u.unusable, u.reused = nil, nil, 0
