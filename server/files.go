@@ -91,13 +91,13 @@ func notFound(err error) error {
 	return err
 }
 
-func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.Route) error {
+func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.Route, now time.Time) error {
 	ctx := r.Context()
-	h, err := s.heads.get(ctx, route.GUN, s.wantsFresh(r, route.GUN))
+	h, err := s.heads.getAt(ctx, route.GUN, s.wantsFresh(r, route.GUN), now)
 	if err != nil {
 		return notFound(err)
 	}
-	if now := s.c.Now(); now.After(h.until) && (route.Role == tuf.RoleTimestamp || route.Role == tuf.RoleSnapshot) {
+	if now.After(h.until) && (route.Role == tuf.RoleTimestamp || route.Role == tuf.RoleSnapshot) {
 		// Renewal ahead of time has not happened (attacks.md S8).
 		if h, err = s.renewExpired(ctx, h); err != nil {
 			return err
@@ -122,10 +122,10 @@ func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.
 	return nil
 }
 
-func (s *Server) serveByHash(w http.ResponseWriter, r *http.Request, route api.Route) error {
+func (s *Server) serveByHash(w http.ResponseWriter, r *http.Request, route api.Route, now time.Time) error {
 	// Through the head, so that nothing is served of a repository that was
 	// deleted.
-	h, err := s.heads.get(r.Context(), route.GUN, false)
+	h, err := s.heads.getAt(r.Context(), route.GUN, false, now)
 	if err != nil {
 		return notFound(err)
 	}

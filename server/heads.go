@@ -57,19 +57,26 @@ func newHeads(s *Server) *heads {
 }
 
 // following reports whether memory is known to be up to date.
-func (h *heads) following() bool {
+func (h *heads) following() bool { return h.followingAt(h.s.c.Now()) }
+
+func (h *heads) followingAt(now time.Time) bool {
 	last := h.polled.Load()
-	return last != 0 && h.s.c.Now().UnixNano()-last < int64(staleAfter)
+	return last != 0 && now.UnixNano()-last < int64(staleAfter)
 }
 
 // get returns the current state of gun, or an error matching
 // [storage.ErrNotFound]. With sure, or when polling does not work, the store
 // is asked whether memory is up to date.
 func (h *heads) get(ctx context.Context, gun tuf.GUN, sure bool) (*head, error) {
+	return h.getAt(ctx, gun, sure, h.s.c.Now())
+}
+
+// getAt is get for a request that came at now.
+func (h *heads) getAt(ctx context.Context, gun tuf.GUN, sure bool, now time.Time) (*head, error) {
 	h.mu.RLock()
 	have := h.m[gun]
 	h.mu.RUnlock()
-	if have != nil && !sure && h.following() {
+	if have != nil && !sure && h.followingAt(now) {
 		return have, nil
 	}
 	if have != nil {

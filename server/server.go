@@ -157,7 +157,7 @@ func New(c Config) (*Server, error) {
 		current:    cacheControl(c.MaxAge.Current, ", must-revalidate"),
 		consistent: cacheControl(c.MaxAge.Consistent, ""),
 		blobs:      newCache(c.Limits.CacheBytes),
-		metrics:    newMetrics(),
+		metrics:    new(metrics),
 	}
 	s.heads = newHeads(s)
 	return s, nil
@@ -180,9 +180,7 @@ func (s *Server) options(now time.Time) tuf.Options {
 // ServeHTTP answers one request. The order is: parse, prefix, authorisation,
 // work.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch r.Method {
-	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodHead, http.MethodDelete:
-	default:
+	if !slices.Contains(methods[:], r.Method) {
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
@@ -198,17 +196,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	op := operationOf(r.Method, route.Kind)
-	start := time.Now() // measures, decides nothing
+	now := s.c.Now()
 	sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-	if err := s.serve(sw, r, route, op); err != nil {
+	if err := s.serve(sw, r, route, op, now); err != nil {
 		s.refuse(sw, r, route.GUN, err)
 	}
-	s.metrics.add(op, r.Method, sw.status, time.Since(start))
+	s.metrics.add(op, r.Method, sw.status, s.c.Now().Sub(now))
 }
 
-// serve answers the request or returns why it is refused; then nothing has
-// been written.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, op operation) error {
+// serve answers the request, which came at now, or returns why it is refused;
+// then nothing has been written.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, op operation, now time.Time) error {
 	if route.GUN != "" && !s.ours(route.GUN) {
 		if op == opUpload {
 			return api.NewError(api.InvalidGUN, fmt.Sprintf("Require GUNs with prefix: %v", s.c.Prefixes))
@@ -222,9 +220,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 	}
 	switch op {
 	case opCurrent:
-		return s.serveCurrent(w, r, route)
+		return s.serveCurrent(w, r, route, now)
 	case opByHash:
-		return s.serveByHash(w, r, route)
+		return s.serveByHash(w, r, route, now)
 	case opByVersion:
 		return s.serveByVersion(w, r, route)
 	case opNever:
@@ -255,25 +253,34 @@ func (s *Server) ours(gun tuf.GUN) bool {
 	return len(s.c.Prefixes) == 0 || slices.ContainsFunc(s.c.Prefixes, func(p string) bool { return strings.HasPrefix(string(gun), p) })
 }
 
-// An operation is what a request does. Its text is the label in metrics.
-type operation string
+// An operation is what a request does.
+type operation int
 
 const (
-	opUpload     operation = "UpdateTUF"
-	opCurrent    operation = "GetRole"
-	opByHash     operation = "GetRoleByHash"
-	opByVersion  operation = "GetRoleByVersion"
-	opNever      operation = "GetRoleNever"
-	opKey        operation = "GetKey"
-	opRotate     operation = "RotateKey"
-	opDelete     operation = "DeleteTUF"
-	opChanges    operation = "Changefeed"
-	opAllChanges operation = "ChangefeedAll"
-	opPing       operation = "Ping"
-	opHealth     operation = "Health"
-	opMetrics    operation = "Metrics"
-	opNothing    operation = "NotFound"
+	opUpload operation = iota
+	opCurrent
+	opByHash
+	opByVersion
+	opNever
+	opKey
+	opRotate
+	opDelete
+	opChanges
+	opAllChanges
+	opPing
+	opHealth
+	opMetrics
+	opNothing
+	operations // how many there are
 )
+
+// String is the label in metrics.
+func (op operation) String() string {
+	return [operations]string{
+		"UpdateTUF", "GetRole", "GetRoleByHash", "GetRoleByVersion", "GetRoleNever", "GetKey", "RotateKey", "DeleteTUF",
+		"Changefeed", "ChangefeedAll", "Ping", "Health", "Metrics", "NotFound",
+	}[op]
+}
 
 func operationOf(method string, k api.Kind) operation {
 	switch method {

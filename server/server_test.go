@@ -3,9 +3,13 @@ package server
 import (
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/storage/storagetest"
@@ -177,5 +181,41 @@ func TestHTTPServer(t *testing.T) {
 	s := HTTPServer(newWorld(t, nil), nil)
 	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= s.ReadTimeout || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
 		t.Errorf("a limit is missing: %+v", s)
+	}
+}
+
+// Nothing that is counted at the same time gets lost, and what HTTP does not
+// have is not counted.
+func TestMetricsCountConcurrently(t *testing.T) {
+	t.Parallel()
+	s := &Server{metrics: new(metrics)}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				s.metrics.add(opCurrent, http.MethodGet, 200, 2*time.Microsecond)
+				s.metrics.add(opCurrent, http.MethodGet, 599, -time.Hour) // the clock was set
+				s.metrics.add(opNothing, http.MethodPut, 100, 0)
+				s.metrics.add(opNothing, "BREW", 200, 0)
+				s.metrics.add(opNothing, http.MethodGet, 99, 0)
+				s.metrics.add(opNothing, http.MethodGet, 600, 0)
+			}
+		})
+	}
+	wg.Wait()
+	w := httptest.NewRecorder()
+	s.serveMetrics(w)
+	want := `# TYPE notary_server_http_requests_total counter
+notary_server_http_requests_total{code="100",method="put",operation="NotFound"} 800
+notary_server_http_requests_total{code="200",method="get",operation="GetRole"} 800
+notary_server_http_requests_total{code="599",method="get",operation="GetRole"} 800
+# TYPE notary_server_http_request_duration_microseconds summary
+notary_server_http_request_duration_microseconds_sum{operation="GetRole"} 1600
+notary_server_http_request_duration_microseconds_count{operation="GetRole"} 1600
+notary_server_http_request_duration_microseconds_sum{operation="NotFound"} 0
+notary_server_http_request_duration_microseconds_count{operation="NotFound"} 800
+`
+	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
 }
