@@ -160,7 +160,7 @@ func (e *ServerRefusal) Is(t error) bool {
 	case ErrConflict:
 		return s == http.StatusConflict || e.Err.Code == api.Version
 	case ErrUnreachable:
-		return s >= 500 || s == http.StatusRequestTimeout || s == http.StatusTooManyRequests
+		return s >= 500 && s < 600 || s == http.StatusRequestTimeout || s == http.StatusTooManyRequests
 	}
 	return false
 }

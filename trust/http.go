@@ -2,6 +2,8 @@ package trust
 
 import (
 	"bytes"
+	"compress/flate"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -267,7 +269,7 @@ func (h *HTTP) refusal(gun tuf.GUN, res *response) error {
 	case res.status == http.StatusNotFound && (e.Code == api.MetadataNotFound || e.Code == api.GenericNotFound),
 		res.status == http.StatusGone:
 		return &NotSigned{h.Host(), gun}
-	case res.status == http.StatusNotFound, res.status < 400:
+	case res.status == http.StatusNotFound, res.status < 400, res.status >= 600:
 		return fmt.Errorf("%w: %s answered with status %d", ErrNotTrustServer, h.Host(), res.status)
 	}
 	return &ServerRefusal{h.Host(), e}
@@ -300,7 +302,8 @@ var (
 )
 
 // send makes one request to the host of base. No redirect is followed. The
-// error is classified: that of ctx, [TLSError], or [Unreachable].
+// error is classified: that of ctx, [TLSError], [Unreachable], or one matching
+// ErrNotTrustServer.
 func (h *HTTP) send(ctx context.Context, base *url.URL, r request) (*response, error) {
 	client, err := h.client(base)
 	if err != nil {
@@ -343,6 +346,13 @@ func (h *HTTP) send(ctx context.Context, base *url.URL, r request) (*response, e
 	}
 	// The limit is on what comes out of gzip (attacks.md L2, L7).
 	if out.body, err = io.ReadAll(io.LimitReader(p, r.limit)); err != nil {
+		var corrupt flate.CorruptInputError
+		if r.method == http.MethodGet && (errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt)) {
+			// A whole answer, and not a lost one: it must not let the copy at
+			// hand serve (attacks.md M5). Whether an upload arrived is another
+			// question, to which the answer is looked up.
+			return nil, fmt.Errorf("%w: %s answered with a body that cannot be decompressed", ErrNotTrustServer, base.Host)
+		}
 		return nil, h.unreachable(ctx, inner, base, err)
 	}
 	return out, nil
