@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/trust"
@@ -25,6 +26,9 @@ func (e *keyFileError) Unwrap() error { return e.err }
 func doing(what string, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
+	}
+	if s := (*statedError)(nil); errors.As(err, &s) && strings.HasPrefix(s.sentence, "iechor: ") {
+		return err // it is no reason, but a message of its own
 	}
 	return &taskError{what + ": ", &keyFileError{err}}
 }

@@ -42,7 +42,7 @@ func TestScripts(t *testing.T) {
 				"HOME": filepath.Join(e.WorkDir, "home"), "STATUS": filepath.Join(e.WorkDir, "status"),
 				"REGISTRY": w.registryHost(), "TRUST": w.trust.URL, "TRUSTHOST": strings.TrimPrefix(w.trust.URL, "https://"),
 				switchVariable: "1", serverVariable: w.trust.URL,
-				"ROOTVAR": rootPassphraseVariable, "REPOVAR": repositoryPassphraseVariable,
+				"KEYS": keyFiles(), "ROOTVAR": rootPassphraseVariable, "REPOVAR": repositoryPassphraseVariable,
 				"IECHOR_HOST": "unix://" + filepath.Join(e.WorkDir, "no-engine.sock"),
 			} {
 				e.Setenv(name, value)
@@ -52,9 +52,18 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": status, "layout": layout, "index": index, "trustserver": trustServer, "registry": registryMode,
 			"alter": alter, "passphrases": passphrasesByVariable, "requests": requests, "engine": engine,
-			"interrupt": interrupt, "config": configure,
+			"interrupt": interrupt, "config": configure, "keep": keep,
 		},
 	})
+}
+
+// keyFiles is where key files made by others are.
+func keyFiles() string {
+	dir, err := filepath.Abs(filepath.Join("..", "..", "keys", "testdata"))
+	if err != nil {
+		panic(err)
+	}
+	return dir
 }
 
 type worldKey struct{}

@@ -89,7 +89,11 @@ func (d *desk) importBlock(ctx context.Context, o importOptions, b *keys.Block) 
 		return d.importAsItIs(ctx, info, b)
 	}
 	// Only the key itself says which one it is.
-	key, passphrase, err := d.unlock(ctx, b, b.Info)
+	claimed := b.Info
+	if info.Role == string(tuf.RoleRoot) {
+		claimed.Role = info.Role // whose passphrase comes from another variable
+	}
+	key, passphrase, err := d.unlock(ctx, b, claimed)
 	if err != nil {
 		return err
 	}
