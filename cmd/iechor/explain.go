@@ -261,6 +261,8 @@ func explainKeys(err error, c subject) (answer, bool) {
 		place = store.Store
 	}
 	switch {
+	case errors.As(err, &missing) && len(missing.Keys) == 0:
+		return c.could(fmt.Sprintf("%s has no key that could sign it", missing.Role), "give it one: iechor trust delegation add "+c.gun+" "+string(missing.Role)+" --key FILE"), true
 	case errors.As(err, &missing):
 		ids := make([]string, len(missing.Keys))
 		for i, id := range missing.Keys {

@@ -64,7 +64,7 @@ type repositoryStatus struct {
 	Name             string
 	Server           string
 	Cached           bool `json:",omitempty"` // the server could not be reached
-	Unpublished      bool `json:",omitempty"` // it has been made here and is not on the server yet
+	Unpublished      bool `json:",omitempty"` // it has been made here and is not on the server
 	Staged           []stagedState
 	Roles            []roleStatus
 	RootCertificates []certificateStatus
@@ -315,7 +315,7 @@ func (s *repositoryStatus) print(out io.Writer, now time.Time) {
 	s.printStaged(out)
 	switch {
 	case s.Unpublished:
-		fmt.Fprintf(out, "\n%s has been made here and is not published yet\n", s.Name)
+		fmt.Fprintf(out, "\n%s is not published: %s has no trust data for it\n", s.Name, s.Server)
 	case len(s.Roles) > 0:
 		fmt.Fprintf(out, "\nRoles of %s at %s:\n", s.Name, s.Server)
 	}
@@ -396,7 +396,7 @@ func (d *desk) sumUp(list []*repositoryStatus) {
 		behind := slices.ContainsFunc(s.Roles, func(r roleStatus) bool { return r.Here > 0 && r.Server > r.Here })
 		switch {
 		case s.Unpublished:
-			note = "not published yet"
+			note = "not on the server"
 		case s.Problem != "":
 			note = "see above"
 		case s.Cached:
