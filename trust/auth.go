@@ -209,7 +209,8 @@ func (h *HTTP) allowed(realm *url.URL, registry string) bool {
 }
 
 // near reports whether a host is other, or is below other's domain or the one
-// above it, if that has at least two labels.
+// above it, if that has at least two labels and is not one like co.uk, below
+// which anybody can have a name.
 func near(host, other string) bool {
 	host, other = strings.ToLower(host), strings.ToLower(other)
 	if host == other {
@@ -220,11 +221,18 @@ func near(host, other string) bool {
 	}
 	_, parent, _ := strings.Cut(other, ".")
 	for _, domain := range []string{other, parent} {
-		if strings.Contains(domain, ".") && (host == domain || strings.HasSuffix(host, "."+domain)) {
+		if strings.Contains(domain, ".") && !registered(domain) && (host == domain || strings.HasSuffix(host, "."+domain)) {
 			return true
 		}
 	}
 	return false
+}
+
+// registered reports whether a domain is one of those below a country's in
+// which names are registered. Not all that there are can be known here.
+func registered(domain string) bool {
+	second, top, _ := strings.Cut(domain, ".")
+	return len(top) == 2 && slices.Contains([]string{"ac", "co", "com", "edu", "go", "gob", "gouv", "gov", "mil", "ne", "net", "nom", "or", "org"}, second)
 }
 
 // parseChallenges returns the Bearer challenge among the headers, else the

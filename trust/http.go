@@ -46,9 +46,10 @@ type HTTPConfig struct {
 	// when the server asks for it. Allowed without being listed: the server's
 	// own host name, that of the registry in the GUN, and hosts that share the
 	// domain above one of these (notary.example.com and auth.example.com) if
-	// it has at least two labels. Credentials go only to the login server
-	// that the trust server's own challenge names, over https, or over http
-	// if both are loopback; they never follow a redirect (attacks.md L10).
+	// it has at least two labels and is not one like co.uk. Credentials go
+	// only to the login server that the trust server's own challenge names,
+	// over https, or over http if both are loopback; they never follow a
+	// redirect (attacks.md L10).
 	Realms []string
 	// Version is of this program, for the User-Agent header.
 	Version string
