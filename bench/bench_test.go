@@ -47,7 +47,7 @@ func TestShortRound(t *testing.T) {
 	}
 	const rate, span, count = `[\d,]+/s`, `[\d.]+ (µs|ms)`, `\d+`
 	for _, w := range newRows(20) {
-		value := map[unit]string{perSecond: rate, seconds: span, requests: count}[w.unit]
+		value := map[unit]string{perSecond: rate, seconds: span, requests: count, mebibytes: `[\d.]+ MiB`}[w.unit]
 		sides := value + `\s+` + value + `\s+\d+\.\d\d`
 		switch {
 		case w.limit:

@@ -26,7 +26,8 @@ import (
 
 // The modes are what bench runs itself as: the four commands of the stock
 // notary program, done with our client library, a server of one static
-// file, and our services in one process that can be profiled.
+// file, our services in one process that can be profiled, and a program whose
+// memory is measured.
 const (
 	modeInit   = "init"
 	modeAdd    = "addhash"
@@ -34,17 +35,21 @@ const (
 	modeLookup = "lookup"
 	modeStatic = "static"
 	modeServe  = "serve"
+	modeRun    = "run"
 )
 
 func isMode(name string) bool {
 	switch name {
-	case modeInit, modeAdd, modeList, modeLookup, modeStatic, modeServe:
+	case modeInit, modeAdd, modeList, modeLookup, modeStatic, modeServe, modeRun:
 		return true
 	}
 	return false
 }
 
 func runMode(ctx context.Context, mode string, args []string, out io.Writer) error {
+	if mode == modeRun && len(args) > 0 {
+		return runMeasured(ctx, args, out)
+	}
 	f := flag.NewFlagSet(mode, flag.ContinueOnError)
 	var c place
 	f.StringVar(&c.url, "s", "", "URL of the trust server")

@@ -27,14 +27,16 @@ import (
 
 // A stage is everything that runs during a measurement.
 type stage struct {
-	o     options
-	say   func(string)
-	dir   string // removed by close
-	sock  string // likewise; a Unix socket's path must be short
-	tls   string // folder of certificates by host
-	self  string // this program
-	env   []string
-	certs certificates
+	o    options
+	say  func(string)
+	dir  string // removed by close
+	sock string // likewise; a Unix socket's path must be short
+	tls  string // folder of certificates by host
+	self string // this program
+
+	iechor string // our client; empty until it is built
+	env    []string
+	certs  certificates
 
 	ctx     context.Context // of the services
 	stop    context.CancelFunc
@@ -410,7 +412,7 @@ func loadAverage() string {
 func (s *stage) notes() []string {
 	n := []string{
 		"OURS/STOCK is of the medians: above 1 is better for what is counted in a second, below 1 for the rest. LOWEST–HIGHEST is of single rounds.",
-		fmt.Sprintf("Publishing and listing are whole client processes, from an empty cache where it says cold: notary init, addhash -p, list, lookup, and the same of our library. Key files take %d PBKDF2 rounds on both sides, as the stock programs write them; what ours take by default is the row \"open a key file\".", stockRounds),
+		fmt.Sprintf("\"trust inspect\" stands beside notary list; both ask our server, for the same repository. Publishing and listing are whole client processes, from an empty cache where it says cold: notary init, addhash -p, list, lookup, and the same of our library. Key files take %d PBKDF2 rounds on both sides, as the stock programs write them; what ours take by default is the row \"open a key file\".", stockRounds),
 	}
 	for _, p := range s.peers() {
 		if again := p.lives() - int64(len(p.processes)); again > 0 {

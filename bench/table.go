@@ -18,6 +18,7 @@ const (
 	perSecond unit = iota // more is better
 	seconds               // less is better
 	requests              // less is better
+	mebibytes             // less is better
 )
 
 // A row is one kind of work, measured on both sides.
@@ -136,6 +137,8 @@ func (u unit) text(x float64) string {
 		return "-"
 	case u == perSecond:
 		return thousands(int64(math.Round(x))) + "/s"
+	case u == mebibytes:
+		return strconv.FormatFloat(x/(1<<20), 'f', 1, 64) + " MiB"
 	case u == requests:
 		return strconv.FormatFloat(x, 'f', -1, 64)
 	}

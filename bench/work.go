@@ -40,6 +40,8 @@ func newRows(tags int) []*row {
 		{key: "new", name: "publish one tag, new repository", unit: seconds, cpu: both, run: publishNew},
 		{key: "more", name: "publish one more tag in " + large, unit: seconds, cpu: both, run: publishMore},
 		{key: "list", name: "list " + large + " tags, cold", unit: seconds, cpu: both, run: list},
+		{key: "inspect", name: "trust inspect " + large + " tags, cold", unit: seconds, cpu: "client", run: inspect(false)},
+		{key: "memory", name: "  memory of that, at most", unit: mebibytes, run: inspect(true)},
 		{key: "cold", name: "requests of a verify, cold", unit: requests, run: verify(false)},
 		{key: "warm", name: "requests of a verify, warm", unit: requests, run: verify(true)},
 		{key: "static", name: "GET a static file like timestamp.json, same TLS", unit: perSecond, limit: true, run: static},

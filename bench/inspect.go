@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/iechor/trust/registry"
+)
+
+// inspect measures "iechor trust inspect" beside "notary list", both on our
+// server and on the same repository, in an empty directory each time: how long
+// it takes, or how much memory.
+func inspect(memory bool) measurement {
+	return func(ctx context.Context, s *stage, p *peer) (got sample, err error) {
+		if s.ours.seed == nil {
+			if err := s.plant(ctx, s.ours); err != nil {
+				return sample{}, err
+			}
+		}
+		home, err := os.MkdirTemp(s.dir, "inspect-")
+		if err != nil {
+			return sample{}, err
+		}
+		gun := string(s.ours.seed.large)
+		argv := []string{"notary", "-s", s.ours.url(), "--tlscacert", s.ours.ca, "-d", home, modeList, gun}
+		if p == s.ours {
+			if argv, err = s.inspector(ctx, home, gun); err != nil {
+				return sample{}, err
+			}
+		}
+		var out, problem strings.Builder
+		if memory {
+			argv = append([]string{s.self, modeRun}, argv...)
+		}
+		c := command(ctx, s.env, argv...)
+		c.Stdout, c.Stderr = &out, &problem
+		began := time.Now()
+		if err := c.Run(); err != nil {
+			return sample{}, fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, strings.TrimSpace(problem.String()))
+		}
+		got = sample{value: time.Since(began).Seconds(), cpu: c.ProcessState.UserTime() + c.ProcessState.SystemTime()}
+		for _, i := range []int{0, s.o.tags - 1} {
+			if !strings.Contains(out.String(), digest(tagName(i))) {
+				return got, fmt.Errorf("%s does not show %s", filepath.Base(argv[0]), tagName(i))
+			}
+		}
+		if memory {
+			lines := strings.Split(strings.TrimSpace(problem.String()), "\n")
+			if got.value, err = strconv.ParseFloat(lines[len(lines)-1], 64); err != nil {
+				return got, err
+			}
+		}
+		return got, os.RemoveAll(home)
+	}
+}
+
+// inspector returns the command line of our client, for which home is a
+// configuration directory.
+func (s *stage) inspector(ctx context.Context, home, gun string) ([]string, error) {
+	if s.iechor == "" {
+		file := filepath.Join(s.dir, "iechor")
+		if runtime.GOOS == "windows" {
+			file += ".exe"
+		}
+		if text, err := command(ctx, nil, "go", "build", "-o", file, "github.com/iechor/trust/cmd/iechor").CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build iechor: %w\n%s", err, strings.TrimSpace(string(text)))
+		}
+		s.iechor = file
+	}
+	host, _, _ := strings.Cut(gun, "/")
+	config, err := json.Marshal(map[string]any{"content-trust": map[string]any{"servers": map[string]string{host: s.ours.url()}}})
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(s.ours.ca)
+	if err != nil {
+		return nil, err
+	}
+	tls := registry.TLSHostDir(filepath.Join(home, "tls"), s.ours.addr)
+	if err := os.MkdirAll(tls, 0o700); err != nil {
+		return nil, err
+	}
+	for file, raw := range map[string][]byte{filepath.Join(home, "config.json"): config, filepath.Join(tls, "ca.crt"): ca} {
+		if err := os.WriteFile(file, raw, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return []string{s.iechor, "--config", home, "trust", "inspect", gun}, nil
+}
+
+// runMeasured runs a program and writes, as the last line of standard error,
+// the most memory it had, in bytes. This process is smaller than what it
+// measures: a program's peak counts from the process that starts it.
+func runMeasured(ctx context.Context, argv []string, out io.Writer) error {
+	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	c.Stdout, c.Stderr = out, os.Stderr
+	if err := c.Run(); err != nil {
+		return err
+	}
+	peak, ok := peakMemory(c.ProcessState)
+	if !ok {
+		peak = math.NaN()
+	}
+	_, err := fmt.Fprintf(os.Stderr, "%f\n", peak)
+	return err
+}
