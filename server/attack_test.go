@@ -3,8 +3,11 @@ package server
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -459,4 +462,51 @@ func TestAttackOddClientSnapshot(t *testing.T) {
 			p.hasTags(t, tuf.RoleTargets, "1.0", "2.0")
 		})
 	}
+}
+
+// L4: many uploads at a time, each within its own limits, take no more memory
+// than one server has; small ones wait for nothing else.
+func TestAttackManyUploads(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Limits.Uploading = 1 << 20 })
+	p := newPublisher(t, w, app)
+	p.init(t, tag("1.0"))
+	part := "--b\r\nContent-Disposition: form-data; name=\"files\"; filename=\"targets\"\r\n\r\n"
+	var held []*io.PipeWriter
+	var answers sync.WaitGroup
+	codes := make(chan int, 4)
+	for range 4 {
+		r, hold := io.Pipe()
+		held = append(held, hold)
+		answers.Go(func() {
+			q := httptest.NewRequest(http.MethodPost, repository(app), r)
+			q.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+			rec := httptest.NewRecorder()
+			w.ServeHTTP(rec, q)
+			_ = r.Close() // ends the writer
+			codes <- rec.Code
+		})
+	}
+	for _, hold := range held {
+		// An error says that the server has stopped to read.
+		_, _ = io.WriteString(hold, part+strings.Repeat(" ", 400<<10))
+	}
+	full := 0
+	for full == 0 {
+		if code := <-codes; code != http.StatusTooManyRequests {
+			t.Errorf("an upload beyond the limit: %d, want 429", code)
+		}
+		full++
+	}
+	if n := w.uploading.Load(); n > 2<<20 {
+		t.Errorf("%d bytes of uploads are held", n)
+	}
+	for _, hold := range held {
+		_ = hold.Close() // a pipe closes without error
+	}
+	answers.Wait()
+	if n := w.uploading.Load(); n != 0 {
+		t.Errorf("%d bytes of uploads are held after all of them", n)
+	}
+	p.publish(t, tag("2.0"))
 }

@@ -29,8 +29,14 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	if sw, ok := w.(*statusWriter); ok {
 		under = sw.ResponseWriter
 	}
+	body := &metered{ReadCloser: r.Body, all: &s.uploading, limit: s.c.Limits.Uploading}
+	defer body.done()
+	r.Body = body
 	files, err := api.ReadFiles(under, r, s.c.Limits.Upload)
-	if err != nil {
+	switch {
+	case body.full:
+		return api.NewError(api.TooMany, nil)
+	case err != nil:
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)

@@ -25,6 +25,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/iechor/trust/api"
@@ -71,6 +72,11 @@ type Limits struct {
 	// first file may have any version.
 	Step int64
 
+	// Uploading is how many bytes all uploads that are being read or verified
+	// may take together; twice the largest one. Beyond it they are answered
+	// with 429.
+	Uploading int64
+
 	CacheBytes int64         // files kept in memory; 256 MiB
 	Heads      int           // repositories kept in memory; 50,000
 	Publish    time.Duration // one upload, from its last byte to the answer; 60 s
@@ -104,8 +110,9 @@ type Server struct {
 	consistent []string // Cache-Control of files that never change
 	heads      *heads
 	blobs      *cache
-	publishing locks  // by GUN: this instance's publishers take turns
-	renewing   flight // by GUN
+	uploading  atomic.Int64 // bytes of uploads in memory
+	publishing locks        // by GUN: this instance's publishers take turns
+	renewing   flight       // by GUN
 	health     health
 	metrics    *metrics
 	unrenewed  backoff
@@ -152,6 +159,7 @@ func New(c Config) (*Server, error) {
 		return nil, errors.New("snapshots and timestamps must live for a minute at least")
 	}
 	c.Limits.Upload = c.Limits.Upload.WithDefaults()
+	orDefault(&c.Limits.Uploading, 2*c.Limits.Upload.Request)
 	s := &Server{
 		c:          c,
 		current:    cacheControl(c.MaxAge.Current, ", must-revalidate"),
