@@ -252,7 +252,7 @@ func descriptor(t tuf.Target) (registry.Descriptor, error) {
 	}
 	copy(is.Digest[:], t.SHA256())
 	var c custom
-	if json.Unmarshal(t.Custom, &c) == nil && (registry.Descriptor{MediaType: c.MediaType}).Index() {
+	if len(t.Custom) > 0 && json.Unmarshal(t.Custom, &c) == nil && (registry.Descriptor{MediaType: c.MediaType}).Index() {
 		is.MediaType = c.MediaType
 	}
 	return is, nil

@@ -65,10 +65,13 @@ type signedTag struct {
 func (s *inspection) signedTag(r row) signedTag {
 	t := signedTag{r.tag, hex.EncodeToString(r.digest[:]), s.signers(r)}
 	if len(t.Signers) == 0 {
-		t.Signers = []string{repoAdmin}
+		t.Signers = nobodyElse
 	}
 	return t
 }
+
+// nobodyElse stands for the signers of what the repository's key alone signed.
+var nobodyElse = []string{repoAdmin}
 
 // An inspected is an inspection as --json and --format show it.
 type inspected struct {
@@ -179,21 +182,27 @@ func (p *jsonInspect) print(s *inspection) error {
 	}
 	p.begun = true
 	fmt.Fprintf(p.out, "\n        \"Name\": %s,\n        \"SignedTags\": [", quote(s.name))
+	var digest [64]byte
 	for n, r := range s.rows {
-		t := s.signedTag(r)
 		if n > 0 {
 			p.out.WriteByte(',')
 		}
-		fmt.Fprintf(p.out, `
-            {
-                "SignedTag": %s,
-                "Digest": "%s",
-                "Signers": [`, quote(t.SignedTag), t.Digest)
-		for n, name := range t.Signers {
+		hex.Encode(digest[:], r.digest[:])
+		p.out.WriteString("\n            {\n                \"SignedTag\": ")
+		p.out.Write(quote(r.tag))
+		p.out.WriteString(",\n                \"Digest\": \"")
+		p.out.Write(digest[:])
+		p.out.WriteString("\",\n                \"Signers\": [")
+		signers := s.signers(r)
+		if len(signers) == 0 {
+			signers = nobodyElse
+		}
+		for n, name := range signers {
 			if n > 0 {
 				p.out.WriteByte(',')
 			}
-			fmt.Fprintf(p.out, "\n                    %s", quote(name))
+			p.out.WriteString("\n                    ")
+			p.out.Write(quote(name))
 		}
 		p.out.WriteString("\n                ]\n            }")
 	}
