@@ -243,3 +243,26 @@ type nowhere struct{ h http.Header }
 func (n *nowhere) Header() http.Header         { return n.h }
 func (n *nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (n *nowhere) WriteHeader(int)             {}
+
+// BenchmarkPublish is one more tag in 5,000: the server's part of it alone.
+func BenchmarkPublish(b *testing.B) {
+	c := &clock{now: time.Now()}
+	dir := b.TempDir()
+	w := newWorldOn(b, openStore(b, filepath.Join(dir, "server.db")), openSigner(b, filepath.Join(dir, "signer.db"), c.Now), c, nil)
+	p := newPublisher(b, w, app)
+	var tags []tuf.Change
+	for i := range 5000 {
+		tags = append(tags, tag(fmt.Sprint("v1.", i)))
+	}
+	p.init(b, tags...)
+	n := 0
+	for b.Loop() {
+		b.StopTimer()
+		n++
+		files := p.files(b, tag(fmt.Sprint("v2.", n)))
+		b.StartTimer()
+		if err := w.upload(b, app, files...); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

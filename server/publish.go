@@ -486,15 +486,31 @@ func (s *Server) assemble(b *base, files []tuf.File, now time.Time) (*candidate,
 	o := s.options(now)
 	next := maps.Clone(b.raws)
 	for _, f := range files {
-		meta, err := tuf.Outline(f.Role, f.Raw, o)
+		next[f.Role] = f.Raw
+	}
+	set, refused := walk(b.gun, b.past, next, o)
+	for _, f := range files {
+		expires, err := expiry(set, f, o)
 		if err != nil {
 			return nil, nil, &tuf.RoleError{GUN: b.gun, Role: f.Role, Version: f.Version, Err: err}
 		}
-		c.files = append(c.files, storage.NewFile{File: f, Expires: meta.Expires})
-		next[f.Role] = f.Raw
+		c.files = append(c.files, storage.NewFile{File: f, Expires: expires})
 	}
-	set, err := walk(b.gun, b.past, next, o)
-	return c, set, err
+	return c, set, refused
+}
+
+// expiry is what f says of when it expires. It is known if set, which may be
+// nil, holds that very file; to read a large one again takes as long as all
+// the rest.
+func expiry(set *tuf.Set, f tuf.File, o tuf.Options) (time.Time, error) {
+	if set != nil {
+		if have, ok := set.File(f.Role); ok && bytes.Equal(have.Raw, f.Raw) {
+			info, _ := set.Info(f.Role)
+			return info.Expires, nil
+		}
+	}
+	meta, err := tuf.Outline(f.Role, f.Raw, o)
+	return meta.Expires, err
 }
 
 // walk verifies files as a client would that holds past.
