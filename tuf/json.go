@@ -14,10 +14,15 @@ const maxInteger = 1 << 53
 // maxDepth bounds nesting. Real metadata has nine levels.
 const maxDepth = 64
 
-// maxValues bounds the values of one text: a value takes up to a hundred times
-// the memory of its two bytes of text (attacks.md L2). The largest targets
-// file, full of the shortest tags that there can be, has fewer than 800,000.
-const maxValues = 1 << 20
+// A text has at most maxValues values, and at most fewValues and one for each
+// valueBytes: a value takes up to a hundred times the memory of its two bytes
+// of text (attacks.md L2). The largest targets file, full of the shortest tags
+// that there can be, has fewer than 800,000, one for each 21 bytes.
+const (
+	maxValues  = 1 << 20
+	fewValues  = 16 << 10
+	valueBytes = 8
+)
 
 type kind uint8
 
@@ -102,8 +107,8 @@ func (n node) equal(o node) bool {
 }
 
 // parseJSON reads one JSON value strictly: valid UTF-8, no duplicate member
-// names, integers only, no more than depth levels and maxValues values, nothing after the value
-// (attacks.md K16, L5, S13). The error matches [ErrMalformed].
+// names, integers only, no more than depth levels, a bounded number of values,
+// nothing after the value (attacks.md K16, L5, S13). The error matches [ErrMalformed].
 func parseJSON(raw []byte, depth int) (node, error) {
 	n, _, err := parseSpans(raw, depth, "")
 	return n, err
@@ -169,7 +174,7 @@ func (p *parser) value(level int) (node, error) {
 	if level >= p.depth {
 		return node{}, p.fail("too deeply nested")
 	}
-	if p.values++; p.values > maxValues {
+	if p.values++; p.values > min(maxValues, fewValues+len(p.in)/valueBytes) {
 		return node{}, p.fail("more values than are read")
 	}
 	if p.at >= len(p.in) {
