@@ -62,7 +62,7 @@ func TestInterop(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Values[peersKey{}] = &peerWorld{}
 			for name, value := range map[string]string{
-				"STATUS": filepath.Join(e.WorkDir, "status"), "ROOTVAR": rootPassphraseVariable, "REPOVAR": repositoryPassphraseVariable,
+				"STATUS": filepath.Join(e.WorkDir, "status"), "KEYS": keyFiles(), "ROOTVAR": rootPassphraseVariable, "REPOVAR": repositoryPassphraseVariable,
 				switchVariable: "1", "DOCKER_CONTENT_TRUST": "1",
 				rootPassphraseVariable: "passphrase", repositoryPassphraseVariable: "passphrase",
 				"DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE": "passphrase", "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE": "passphrase",

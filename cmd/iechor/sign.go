@@ -126,7 +126,7 @@ func (s *signing) openRoles(ctx context.Context, set *tuf.Set, roles []tuf.RoleN
 		return roles, nil
 	}
 	var open []tuf.RoleName
-	var first error
+	shut := map[tuf.RoleName]error{}
 	for _, name := range roles {
 		role, _ := set.Role(name) // SigningRoles has it from there
 		opened := 0
@@ -143,26 +143,31 @@ func (s *signing) openRoles(ctx context.Context, set *tuf.Set, roles []tuf.RoleN
 				trouble = err
 			}
 		}
-		if trouble == nil || opened >= role.Threshold {
+		switch {
+		case trouble == nil, opened >= role.Threshold:
 			open = append(open, name)
-			continue
-		}
-		if name == tuf.RoleReleases {
+		case name == tuf.RoleReleases:
 			return nil, trouble
-		}
-		if first == nil {
-			first = trouble
-		}
-		if !s.left[name] {
-			s.warn("not signing as %s: %s", printable(string(name)), printable(trouble.Error()))
-			if s.left == nil {
-				s.left = map[tuf.RoleName]bool{}
-			}
-			s.left[name] = true
+		default:
+			shut[name] = trouble
 		}
 	}
 	if len(open) == 0 {
-		return nil, first
+		return nil, shut[roles[0]]
+	}
+	for _, name := range roles {
+		err, ok := shut[name]
+		if !ok || s.left[name] {
+			continue
+		}
+		if asked := (*passphraseError)(nil); errors.As(err, &asked) {
+			err = asked
+		}
+		s.warn("not signing as %s: %s", printable(string(name)), printable(err.Error()))
+		if s.left == nil {
+			s.left = map[tuf.RoleName]bool{}
+		}
+		s.left[name] = true
 	}
 	return open, nil
 }
