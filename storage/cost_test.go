@@ -90,6 +90,22 @@ func BenchmarkCurrent(b *testing.B) {
 	}
 }
 
+// Eight readers at a time.
+func BenchmarkCurrentParallel(b *testing.B) {
+	s, _ := openStore(b, temp(b))
+	if _, err := s.Commit(b.Context(), app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start); err != nil {
+		b.Fatal(err)
+	}
+	b.SetParallelism(4)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			if _, err := s.Current(b.Context(), app); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
 // Reading a file: of a few hundred bytes, of a megabyte, and of a megabyte
 // that has to be put together along the longest chain.
 func BenchmarkBlob(b *testing.B) {
