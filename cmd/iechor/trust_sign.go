@@ -325,10 +325,10 @@ func (s *signing) inRegistry(ctx context.Context, i *item, at registry.Ref) erro
 // (spec/cli.md 7.4).
 func (s *signing) again(i *item, is registry.Descriptor, set *tuf.Set, local *registry.Local) error {
 	if local != nil && !slices.Contains(local.Digests, is.Digest) && local.ID != is.Digest.String() {
-		return s.failed(&statedError{sentence: "the local image is not the one that is signed under this tag, " + is.Digest.String(), hints: []string{
+		return &statedError{sentence: fmt.Sprintf("failed to sign %s: the local image is not the one that is signed under this tag, %s", i.ref, is.Digest), hints: []string{
 			"to push and sign the local image: iechor trust sign --local " + i.ref.Familiar(),
 			"to sign what is signed already: iechor trust sign --digest " + is.Digest.String() + " " + i.ref.Familiar(),
-		}})
+		}}
 	}
 	i.is = is
 	var names []string
@@ -385,7 +385,7 @@ func (s *signing) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	own := &signerKey{ring: s.keys, name: signerName(s.begin.role)}
+	own := &firstSigner{ring: s.keys, name: signerName(s.begin.role)}
 	if past != nil {
 		err = own.get(ctx, keys.P256)
 	} else {
@@ -416,9 +416,9 @@ func (s *signing) start(ctx context.Context) error {
 	return nil
 }
 
-// A signerKey gets the key of a new signer right after the repository's own was
+// A firstSigner gets the key of a new signer right after the repository's own was
 // made: so that all questions are asked before anything is stored.
-type signerKey struct {
+type firstSigner struct {
 	ring    keys.Ring
 	name    string
 	signer  tuf.Signer
@@ -426,7 +426,7 @@ type signerKey struct {
 }
 
 // New implements [keys.Generator].
-func (g *signerKey) New(ctx context.Context, a keys.Algorithm, info keys.Info) (*keys.Pending, error) {
+func (g *firstSigner) New(ctx context.Context, a keys.Algorithm, info keys.Info) (*keys.Pending, error) {
 	p, err := g.ring.New(ctx, a, info)
 	if err != nil || info.Role != string(tuf.RoleTargets) {
 		return p, err
@@ -435,7 +435,7 @@ func (g *signerKey) New(ctx context.Context, a keys.Algorithm, info keys.Info) (
 }
 
 // get opens the key with the signer's name, or makes it.
-func (g *signerKey) get(ctx context.Context, a keys.Algorithm) error {
+func (g *firstSigner) get(ctx context.Context, a keys.Algorithm) error {
 	all, err := g.ring.List(ctx)
 	if err != nil {
 		return err
