@@ -365,3 +365,31 @@ func TestAttackUnsignedFileOnDisk(t *testing.T) {
 		accepted(t, p, repo.Files(), repo.Now())
 	}
 }
+
+// attacks.md F5, F11: a delegation's file that nobody signed does not count,
+// and must not take the place of the one that was seen: that one's version is
+// the floor. The server has the keys of snapshot and timestamp here.
+func TestAttackUnsignedFileHidesFloor(t *testing.T) {
+	t.Parallel()
+	repo := released(t)
+	old := repo.Files().Current[tuf.RoleReleases]
+	repo.Publish(t, tuf.Resign{Role: tuf.RoleReleases})
+	past := repo.Trusted(t)
+	o := tuf.Options{Now: repo.Now()}
+	u, s, err := tuftest.WalkWith(past, repo.Forge(t, tuf.RoleReleases, nil, tuftest.Unsigned...), o)
+	if err != nil || len(s.Unusable()) != 1 {
+		t.Fatalf("an unsigned delegation: %v, want one that does not count", err)
+	}
+	for range 2 {
+		repo.Publish(t, tuf.Resign{Role: tuf.RoleTargets})
+	}
+	back := repo.Swap(t, map[tuf.RoleName][]byte{tuf.RoleReleases: old})
+	for name, p := range map[string]*tuf.Past{"at once": s.Past(), "from the disk": merge(t, past, u.Verified(), o)} {
+		if _, err := tuftest.Walk(p, back, repo.Now()); !errors.Is(err, tuf.ErrRollback) {
+			t.Errorf("an older file after the unsigned one, %s: %v, want ErrRollback", name, err)
+		}
+		if _, err := tuftest.Walk(p, repo.Files(), repo.Now()); err != nil {
+			t.Errorf("the honest state after the attack, %s: %v", name, err)
+		}
+	}
+}

@@ -571,7 +571,8 @@ func removed(docs map[RoleName]*document, role RoleName) bool {
 // Verified returns the files that were verified so far and are new, root
 // first: what may be kept, also after an error. A root is among them when all
 // that refuses it is its expiry (attacks.md R9), and is not when the pin or a
-// missing signature does.
+// missing signature does. A delegation's file without enough signatures is not
+// among them if one that was well signed has been seen.
 func (u *Update) Verified() []File {
 	var files []File
 	known := func(d *document) bool {
@@ -588,6 +589,11 @@ func (u *Update) Verified() []File {
 		}
 	}
 	for _, f := range u.unusable {
+		if errors.Is(f.Err, ErrUnsigned) && u.floor[f.Role] > 0 {
+			// What nobody signed must not take the place of what proves the
+			// highest version seen (attacks.md F5, F11).
+			continue
+		}
 		if !known(&document{File: f.File}) {
 			files = append(files, f.File)
 		}
