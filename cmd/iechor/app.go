@@ -32,6 +32,7 @@ type app struct {
 	secrets  secretStore // of the system; nil: none
 
 	configDir string // flag --config
+	lookOnly  bool   // nothing on this machine is changed, and nobody is asked
 
 	testOnlyIterations int // of the key derivation; 0: as it should be
 }
@@ -225,6 +226,7 @@ func (a *app) desk() (*desk, error) {
 		Path:        filepath.Join(dir, "trust", "private"),
 		Passphrases: d.passphrases,
 		Iterations:  a.testOnlyIterations,
+		LookOnly:    a.lookOnly,
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.terminal.Close())
@@ -238,6 +240,13 @@ func quietly(a *app) *app {
 	q := *a
 	q.out = io.Discard
 	return &q
+}
+
+// looking returns a copy of a whose desk changes nothing and asks nobody.
+func looking(a *app) *app {
+	l := *a
+	l.lookOnly = true
+	return &l
 }
 
 // dockerDir is where Docker keeps its configuration, for credentials.
@@ -260,6 +269,7 @@ func (d *desk) Close() error {
 // messages about it need to know.
 type repository struct {
 	*trust.Repository
+	remote *trust.HTTP
 	server string // host of the trust server
 	folder string // where this machine's copy is
 }
@@ -295,7 +305,7 @@ func (d *desk) repository(ref registry.Ref) (*repository, error) {
 			Remote: remote, Dir: trust.NewDir(folder), Pin: pin, Met: d.met(pin), Keys: d.keys, Now: d.now,
 			Offline: offline, AllowExpiredCache: d.config.allowExpired, MaxAge: d.config.maxAge,
 		}),
-		server: remote.Host(),
+		remote: remote, server: remote.Host(),
 		folder: filepath.Join(folder, "tuf", filepath.FromSlash(ref.Repository)),
 	}, nil
 }

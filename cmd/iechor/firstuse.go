@@ -12,10 +12,14 @@ import (
 )
 
 // pin returns what decides about roots: the configuration, and the user where
-// that says so.
+// that says so. Who only looks sees every root that is not pinned wrongly.
 func (d *desk) pin() (tuf.Pins, error) {
 	pins, err := d.config.pin()
-	if err == nil && d.config.ask {
+	switch {
+	case err != nil:
+	case d.lookOnly:
+		pins.Otherwise = nil
+	case d.config.ask:
 		pins.Otherwise = &firstUse{desk: d}
 	}
 	return pins, err

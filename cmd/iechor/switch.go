@@ -24,12 +24,17 @@ func addTrustFlag(cmd *cobra.Command, disabled *bool, help string) {
 }
 
 // trustOn says whether this command works with content trust: the flag, else
-// the variable. A value that is not known means on; "no" and "off", by which
-// somebody means the opposite, are refused.
+// the variable.
 func (a *app) trustOn(cmd *cobra.Command, disabled bool) (bool, error) {
 	if cmd.Flags().Changed(disableFlag) {
 		return !disabled, nil
 	}
+	return a.switchedOn()
+}
+
+// switchedOn says what the variable says. A value that is not known means on;
+// "no" and "off", by which somebody means the opposite, are refused.
+func (a *app) switchedOn() (bool, error) {
 	v := a.getenv(switchVariable)
 	switch {
 	case slices.Contains([]string{"", "0", "f", "F", "false", "FALSE", "False"}, v):
