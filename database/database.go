@@ -60,19 +60,12 @@ type DB struct {
 	statements *statements // nil: none are kept
 }
 
-// maxIdle is how many connections to a SQLite file are kept; the two that
-// database/sql keeps by itself would be opened anew, with their schema and
-// statements, whenever three requests meet.
-const maxIdle = 8
-
-// New takes over db, which speaks d. How many connections are kept open is set
-// here for SQLite, and is the caller's to choose for the others.
+// New takes over db, which speaks d.
 func New(db *sql.DB, d Dialect) *DB {
 	n := &DB{db: db, dialect: d}
 	if d == SQLite {
 		n.writing = make(chan struct{}, 1)
 		n.statements = newStatements(db)
-		db.SetMaxIdleConns(maxIdle)
 	}
 	return n
 }
