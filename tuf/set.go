@@ -94,6 +94,20 @@ func (s *Set) Gone(role RoleName) bool {
 	return parent && s.floor[role] == 0 || removed(s.docs, role)
 }
 
+// removed reports whether a verified file no longer delegates to role, or to a
+// role above it.
+func removed(docs map[RoleName]*document, role RoleName) bool {
+	for ; role.Delegation(); role = role.Parent() {
+		if _, visited := docs[role.Parent()]; !visited {
+			continue
+		}
+		if _, ok := roleIn(docs, role); !ok {
+			return true
+		}
+	}
+	return false
+}
+
 // Within reports whether role may vouch for a target of that name.
 func (s *Set) Within(role RoleName, name string) bool {
 	within, ok := s.within[role]

@@ -554,20 +554,6 @@ func (u *Update) Set() (*Set, error) {
 	return s, nil
 }
 
-// removed reports whether a verified file no longer delegates to role, or to a
-// role above it.
-func removed(docs map[RoleName]*document, role RoleName) bool {
-	for ; role.Delegation(); role = role.Parent() {
-		if _, visited := docs[role.Parent()]; !visited {
-			continue
-		}
-		if _, ok := roleIn(docs, role); !ok {
-			return true
-		}
-	}
-	return false
-}
-
 // Verified returns the files that were verified so far and are new, root
 // first: what may be kept, also after an error. A root is among them when all
 // that refuses it is its expiry (attacks.md R9), and is not when the pin or a
