@@ -83,24 +83,18 @@ Exit status: 0 done, 1 could not, 2 wrong usage, 3 refused as not trustworthy,
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.SetIn(a.in)
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.DisableDefaultCmd = true // there is our own
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err.Error()) })
 	root.SetHelpTemplate(helpTemplate)
 	root.PersistentFlags().StringVar(&a.configDir, "config", "", "`directory` of configuration and keys (default ~/.iechor)")
-	root.AddCommand(newPushCmd(a), newPullCmd(a), newTrustCmd(a), newLoginCmd(a), newLogoutCmd(a), newVersionCmd(a))
+	root.AddCommand(newPushCmd(a), newPullCmd(a), newTrustCmd(a), newLoginCmd(a), newLogoutCmd(a), newCompletionCmd(a), newVersionCmd(a))
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
-		switch cmd.Name() {
-		case "help":
+		if cmd.Name() == "help" {
 			cmd.Example = "  iechor help push"
-		case "completion":
-			cmd.Example = "  source <(iechor completion bash)"
-			for _, shell := range cmd.Commands() {
-				shell.Example = "  iechor completion " + shell.Name()
-			}
 		}
 	}
+	a.addCompletions(root)
 	return root
 }
 

@@ -170,8 +170,8 @@ func (x *examination) failed(check, state string, err error) {
 // patience is how long one question to a server may take.
 const patience = 20 * time.Second
 
-// asking gives one question to a server its time.
-func asking(ctx context.Context) (context.Context, context.CancelFunc) {
+// patiently gives one question to a server its time.
+func patiently(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, patience)
 }
 

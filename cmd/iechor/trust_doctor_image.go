@@ -51,7 +51,7 @@ func (x *examination) image(ctx context.Context, d *desk, ref registry.Ref) {
 
 // login says who this machine is to the registry and the trust server.
 func (x *examination) login(ctx context.Context, d *desk, ref registry.Ref) {
-	inner, cancel := asking(ctx)
+	inner, cancel := patiently(ctx)
 	defer cancel()
 	c, err := d.credentials.Lookup(inner, ref.Host())
 	switch {
@@ -69,7 +69,7 @@ func (x *examination) login(ctx context.Context, d *desk, ref registry.Ref) {
 // metadata verifies what the trust server publishes, as a pull would, and
 // keeps nothing of it. known says that this machine has seen the repository.
 func (x *examination) metadata(ctx context.Context, d *desk, repo *repository, ref registry.Ref, known bool) *tuf.Set {
-	inner, cancel := asking(ctx)
+	inner, cancel := patiently(ctx)
 	defer cancel()
 	set, err := repo.Look(inner)
 	switch {
@@ -275,7 +275,7 @@ func (x *examination) signing(ctx context.Context, d *desk, repo *repository, se
 // permission asks whether this login may publish. The answer to who may is a
 // public key, which every push asks for first.
 func (x *examination) permission(ctx context.Context, repo *repository) {
-	inner, cancel := asking(ctx)
+	inner, cancel := patiently(ctx)
 	defer cancel()
 	scope := fmt.Sprintf("repository:%s:pull,push", repo.GUN())
 	_, err := repo.remote.Key(inner, repo.GUN(), tuf.RoleTimestamp)
@@ -298,7 +298,7 @@ func registryHost(gun tuf.GUN) string {
 // registry says whether the registry answers, and has what is signed. set may
 // be nil.
 func (x *examination) registry(ctx context.Context, d *desk, ref registry.Ref, set *tuf.Set) {
-	inner, cancel := asking(ctx)
+	inner, cancel := patiently(ctx)
 	defer cancel()
 	at := ref.WithDefaultTag()
 	signed := false

@@ -267,7 +267,7 @@ const (
 // clock shows. It reports whether it does answer.
 func (x *examination) greet(ctx context.Context, remote *trust.HTTP, name string) bool {
 	began := x.now()
-	inner, cancel := asking(ctx)
+	inner, cancel := patiently(ctx)
 	defer cancel()
 	g, err := remote.Greet(inner)
 	if err != nil {
@@ -327,7 +327,7 @@ func (x *examination) clock(date, began time.Time, host string) {
 
 // engine looks for the local engine.
 func (x *examination) engine(ctx context.Context, d *desk) {
-	inner, cancel := asking(ctx)
+	inner, cancel := patiently(ctx)
 	defer cancel()
 	ref, err := registry.ParseRef("localhost/iechor-doctor:none")
 	if err == nil {
