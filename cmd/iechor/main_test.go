@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"iechor": scriptMain, "iechor-slow": main})
+	testscript.Main(m, map[string]func(){"iechor": scriptMain, "iechor-slow": main, "iechor-killed": killedMain})
 }
 
 // scriptSecrets is a store of secrets in a directory, with a file for each. An
