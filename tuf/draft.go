@@ -36,6 +36,8 @@ type draftFile struct {
 	raw      []byte     // the file as it stands, nil if it was never signed
 	changed  bool       // must be signed
 	adopted  bool       // signed by someone else, in this draft
+	unsigned bool       // no valid signatures hold it
+	lapsed   bool       // it has expired
 	unpurged *draftFile // what stands if the purge cannot be signed
 }
 
@@ -74,13 +76,13 @@ func draftOn(p *Past) *Draft {
 	d := &Draft{gun: p.gun, o: p.o, base: p, files: make(map[RoleName]*draftFile), again: make(map[RoleName]bool), floor: maps.Clone(p.floor)}
 	for _, f := range p.files {
 		if doc, ok := p.docs[f.Role]; ok {
-			d.files[f.Role] = &draftFile{role: f.Role, payload: doc.payload, content: doc.content, version: doc.version, raw: f.Raw}
+			d.files[f.Role] = &draftFile{role: f.Role, payload: doc.payload, content: doc.content, version: doc.version, raw: f.Raw, lapsed: doc.fresh(p.o.Now) != nil}
 			continue
 		}
 		// Not held by valid signatures, and still what is there: it may be
-		// signed again, or replaced.
+		// signed again (Resign), or replaced (edit).
 		if doc, err := decode(d.o, f.Role, f.Raw); err == nil {
-			d.files[f.Role] = &draftFile{role: f.Role, payload: doc.payload, content: doc.content, version: doc.version, raw: f.Raw}
+			d.files[f.Role] = &draftFile{role: f.Role, payload: doc.payload, content: doc.content, version: doc.version, raw: f.Raw, unsigned: true}
 		}
 	}
 	return d
@@ -245,6 +247,10 @@ func (d *Draft) effective(name RoleName) ([]string, bool) {
 
 // edit returns a copy of the role's file to change, and makes an empty one
 // for a role that is delegated and has none.
+//
+// A delegation's file that no valid signatures hold is replaced by an empty
+// one: who adds to it must not vouch for what a server has put there. Only
+// Resign takes it as it is.
 func (d *Draft) edit(role RoleName) (*draftFile, error) {
 	if role != RoleRoot && !role.HoldsTargets() {
 		return nil, roleProblem(role, "it holds no targets")
@@ -259,11 +265,14 @@ func (d *Draft) edit(role RoleName) (*draftFile, error) {
 	}
 	g := *f
 	g.unpurged = nil
+	if g.unsigned {
+		g.payload, g.unsigned, g.changed, ok = d.o.Dialect.blank(role), false, true, false
+	}
+	g.changed = g.changed || g.lapsed // it does not count before it is signed again
+	d.files[role] = &g
 	if !ok {
-		d.files[role] = &g
 		return &g, d.refresh(role)
 	}
-	d.files[role] = &g
 	return &g, nil
 }
 
