@@ -14,6 +14,8 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
+var errCrash = errors.New("crash")
+
 // TestReplace gives a stored key another name and passphrase, in one step.
 func TestReplace(t *testing.T) {
 	t.Parallel()
@@ -38,6 +40,22 @@ func TestReplace(t *testing.T) {
 			t.Fatal(err)
 		}
 		return b[0]
+	}
+	for _, step := range []string{"write", "sync", "close", "rename"} {
+		crashing := keystest.OpenDir(t, path, nil)
+		crashing.SetFault(func(s string) error {
+			if s == step {
+				return errCrash
+			}
+			return nil
+		})
+		if err := crashing.Replace(ctx, keys.Info{ID: info.ID, Role: "bob"}, sealed("bob")); !errors.Is(err, errCrash) {
+			t.Errorf("Replace with a crash at %s: %v", step, err)
+		}
+		next := keystest.OpenDir(t, path, keystest.Passphrase("old passphrase"))
+		if _, err := next.Open(ctx, info.ID); err != nil {
+			t.Errorf("Open after a crash at %s: %v, want the key as it was", step, err)
+		}
 	}
 	if err := old.Replace(ctx, keys.Info{ID: info.ID, Role: "bob"}, sealed("bob")); err != nil {
 		t.Fatalf("Replace: %v", err)

@@ -142,6 +142,8 @@ func (d *desk) here(ctx context.Context, info keys.Info) (bool, error) {
 	switch {
 	case errors.Is(err, tuf.ErrNoKey):
 		return false, nil
+	case errors.Is(err, keys.ErrBroken):
+		return false, stated("the file of key "+string(info.ID)+" is here already, and is damaged", "remove it first: iechor trust key remove "+string(info.ID))
 	case err != nil:
 		return false, err
 	case old.Role != info.Role:

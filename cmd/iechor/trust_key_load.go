@@ -206,10 +206,13 @@ func infoOf(key crypto.Signer, info keys.Info) (keys.Info, error) {
 // another name and passphrase. It reports whether to go on.
 func (d *desk) replacing(ctx context.Context, info keys.Info, yes bool) (bool, error) {
 	old, _, err := d.keys.Find(ctx, info.ID)
-	if errors.Is(err, tuf.ErrNoKey) {
+	switch {
+	case errors.Is(err, tuf.ErrNoKey):
 		return true, nil
-	}
-	if err != nil {
+	case errors.Is(err, keys.ErrBroken):
+		fmt.Fprintf(d.err, "iechor: notice: the file of this key is here already, and is damaged: %s\n", printable(withoutStore(err).Error()))
+		return d.sure(ctx, "Do you want to replace it?", yes)
+	case err != nil:
 		return false, err
 	}
 	change := "it keeps its name and gets the passphrase that is given now"

@@ -111,6 +111,9 @@ func (a *app) rotate(ctx context.Context, o rotateOptions) (err error) {
 		}
 	}
 	if o.role == tuf.RoleRoot {
+		if d.pins(repo.GUN()) {
+			d.warn("%s pins the root of %s: if that names the old key, put the new one there as soon as it is published", d.config.path, repo.GUN())
+		}
 		if !o.yes {
 			if err := d.terminal.Notice(rootRotation); err != nil {
 				return err
@@ -124,12 +127,22 @@ func (a *app) rotate(ctx context.Context, o rotateOptions) (err error) {
 	if err != nil {
 		return repo.about(err)
 	}
-	if err := d.inForce(ctx, repo, o.role, done.Keys); err != nil {
+	if err := d.inForce(ctx, o.ref, repo, o.role, done.Keys); err != nil {
 		return err
 	}
 	fmt.Fprintf(d.out, "Successfully rotated %s key for repository %s\n", o.role, repo.GUN())
 	d.rotated(ctx, repo, rotation, done)
 	return nil
+}
+
+// pins reports whether the configuration pins the root of a repository.
+func (d *desk) pins(gun tuf.GUN) bool {
+	pins, err := d.config.pin()
+	if err != nil {
+		return false // nothing works then, and says so
+	}
+	_, pinned := pins.For(gun)
+	return pinned
 }
 
 // serverKeeps reports whether a role's key is with the server: none of its
@@ -150,9 +163,18 @@ func (d *desk) serverKeeps(ctx context.Context, repo *repository, name tuf.RoleN
 
 // inForce looks at the repository as somebody who has never seen it, and sees
 // that the role has exactly those keys.
-func (d *desk) inForce(ctx context.Context, repo *repository, name tuf.RoleName, want []tuf.CanonicalID) error {
+func (d *desk) inForce(ctx context.Context, ref registry.Ref, repo *repository, name tuf.RoleName, want []tuf.CanonicalID) error {
 	failed := fmt.Sprintf("the new %s key of %s was published, but whether it is in force could not be seen", name, repo.GUN())
 	set, err := repo.Afresh(ctx)
+	if name == tuf.RoleRoot && errors.Is(err, tuf.ErrPin) {
+		// The pin of this machine names the old key, and is no consumer's.
+		if set, err = d.afreshWithoutPins(ctx, ref); err == nil {
+			role, _ := set.Role(name) // every Set has it
+			for _, k := range role.Keys {
+				d.warn("%s refuses the new root of %s until it is pinned there: in cert-ids as %s, or in root-keys as %s", d.config.path, repo.GUN(), k.ID, k.CanonicalID())
+			}
+		}
+	}
 	if err != nil {
 		return doing(failed, repo.about(err))
 	}
@@ -167,6 +189,18 @@ func (d *desk) inForce(ctx context.Context, repo *repository, name tuf.RoleName,
 			"somebody else has changed them meanwhile, or "+repo.server+" shows an old state: try again, and ask the other owners")
 	}
 	return nil
+}
+
+// afreshWithoutPins looks at a repository as somebody who pins nothing. What
+// is seen is compared with what was published here, and trusted for nothing.
+func (d *desk) afreshWithoutPins(ctx context.Context, ref registry.Ref) (*tuf.Set, error) {
+	other := *d
+	other.config.pinning = trust.Pinning{}
+	repo, err := other.repository(ref)
+	if err != nil {
+		return nil, err
+	}
+	return repo.Afresh(ctx)
 }
 
 // rotated says what has changed for whom.
