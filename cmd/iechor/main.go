@@ -5,8 +5,11 @@
 // Read app.go for what a command works with, push.go and pull.go for the two
 // paths, and explain.go for everything that is said when one of them ends
 // badly. config.go and address.go decide what is trusted and who is asked;
-// passphrases.go asks the user.
+// passphrases.go asks the user. completion.go is for shells; doc/cli and doc/man
+// are made from the commands by reference_test.go.
 package main
+
+//go:generate go test -run ^TestReference$ -update .
 
 import (
 	"context"
