@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -507,5 +508,27 @@ esac
 	}
 	if got := fmt.Sprintf("%v %+v %#v", Credential{Password: "pw"}, Credential{Password: "pw"}, Credential{Password: "pw"}); strings.Contains(got, "pw") {
 		t.Errorf("a printed Credential shows its password: %s", got)
+	}
+}
+
+// Who speaks TLS is never spoken to without it, however slow the handshake is:
+// go-containerregistry turns to http after a third of a second.
+func TestSlowTLSIsNotSpokenToOpenly(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	g := &guard{registry: reg.host}
+	for range 2 {
+		if err := g.speaksPlain(t.Context(), reg.host); !errors.Is(err, errSpeaksTLS) {
+			t.Errorf("http to a registry with TLS = %v, want errSpeaksTLS", err)
+		}
+	}
+	plain := newPlainRegistry(t)
+	if err := g.speaksPlain(t.Context(), plain.host); err != nil {
+		t.Errorf("http to a registry without TLS = %v", err)
+	}
+	closed, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := g.speaksPlain(closed, "127.0.0.1:1"); err == nil || len(g.plain) != 2 {
+		t.Errorf("a host that was not reached = %v, remembered %v", err, g.plain)
 	}
 }

@@ -35,9 +35,10 @@ type guard struct {
 	vouched  []string
 	stall    time.Duration
 
-	mu     sync.Mutex      // guards the rest
-	realms map[string]bool // hosts that hand out tokens for registry
-	broken error           // the registry speaks TLS, with a certificate that does not hold
+	mu     sync.Mutex       // guards the rest
+	plain  map[string]error // by host: why it is not spoken to without TLS, nil if it may be
+	realms map[string]bool  // hosts that hand out tokens for registry
+	broken error            // the registry speaks TLS, with a certificate that does not hold
 }
 
 // connections are an *http.Transport or *anchors.
@@ -88,8 +89,13 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := g.mayContact(req); err != nil {
 		return nil, err
 	}
-	if err := g.brokenTLS(); err != nil && req.URL.Scheme == "http" {
-		return nil, err // who speaks TLS badly is not spoken to without it
+	if req.URL.Scheme == "http" {
+		if err := g.brokenTLS(); err != nil {
+			return nil, err // who speaks TLS badly is not spoken to without it
+		}
+		if err := g.speaksPlain(req.Context(), canonicalHost(req.URL)); err != nil {
+			return nil, err
+		}
 	}
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", g.agent)
