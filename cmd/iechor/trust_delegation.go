@@ -106,6 +106,7 @@ func (a *app) delegationList(ctx context.Context, o delegationListOptions) (err 
 	fmt.Fprintln(d.out)
 	t := newStockTable(d.out, "ROLE", "PATHS", "KEY IDS", "THRESHOLD")
 	for _, r := range list {
+		r.Paths = slices.Sorted(slices.Values(r.Paths)) // as the stock program shows them
 		for n := range max(1, len(r.Paths), len(r.Keys)) {
 			line := make([]string, 4)
 			if n == 0 {
