@@ -340,6 +340,47 @@ func TestCanPublishWithoutTheSnapshotKey(t *testing.T) {
 	}
 }
 
+// forgetful gives another key each time, as a stock server does for what is not
+// published.
+type forgetful struct{ *server }
+
+func (f forgetful) Key(ctx context.Context, gun tuf.GUN, role tuf.RoleName) (tuf.PublicKey, error) {
+	return f.RotateKey(ctx, gun, role)
+}
+
+func TestCanPublishForTheFirstTime(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	c := newClient(t, s)
+	c.c.Remote = forgetful{s}
+	if _, err := c.Init(t.Context(), InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CanPublish(t.Context(), add("1")); err != nil {
+		t.Errorf("CanPublish at a server with another snapshot key than before: %v", err)
+	}
+}
+
+// freshKeys is a server that makes a new key at each question, as the stock one
+// does before the first publication.
+type freshKeys struct{ *server }
+
+func (s freshKeys) Key(ctx context.Context, gun tuf.GUN, role tuf.RoleName) (tuf.PublicKey, error) {
+	return s.key(ctx, gun, role, true)
+}
+
+func TestCanPublishBeforeTheFirstPublication(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	c := newClient(t, s, func(c *Config) { c.Remote = freshKeys{s} })
+	if _, err := c.Init(t.Context(), InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CanPublish(t.Context(), add("1")); err != nil {
+		t.Errorf("CanPublish: %v", err)
+	}
+}
+
 func TestSigningRoles(t *testing.T) {
 	t.Parallel()
 	s := newServer(newClock())
