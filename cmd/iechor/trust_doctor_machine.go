@@ -37,10 +37,8 @@ func (x *examination) configuration(d *desk, err error) {
 	if d == nil {
 		return
 	}
-	if d.config.offline != trust.OfflineAllow || d.getenv(offlineVariable) != "" {
-		if _, err := d.offline(); err != nil {
-			x.failed("configuration", stateBroken, err)
-		}
+	if _, err := d.offline(); err != nil {
+		x.failed("variables", stateBroken, err)
 	}
 	if d.config.allowExpired {
 		x.note("configuration", stateWarning, "trust data that has expired serves when the trust server is down",
@@ -185,6 +183,9 @@ func (x *examination) oldLayouts() {
 		x.note("old layouts", stateWarning, plural(old, "key file is", "key files are")+" in the layout of programs before notary 0.4, below "+private,
 			"any command that works with keys moves them, for example iechor trust key list; doctor changes nothing")
 	}
+	if certificates := filepath.Join(x.dir, "trust", "trusted_certificates"); exists(certificates) {
+		x.note("old layouts", stateWarning, certificates+" is of programs before notary 0.3, and nobody reads it", "remove it; to pin a root, see trust-pinning in the configuration")
+	}
 	if x.home == "" {
 		return
 	}
@@ -287,6 +288,9 @@ func (x *examination) greet(ctx context.Context, remote *trust.HTTP, name string
 		text += "; its certificate is not checked, because it is on this machine and there is no CA in " + folder
 	default:
 		text += "; its certificate is accepted until " + day(g.Expires)
+	}
+	if g.Scheme != "" {
+		text += "; it wants a login (" + g.Scheme + ")"
 	}
 	x.note("trust server", stateOK, text)
 	if left := g.Expires.Sub(x.now()); g.Checked && left < certificateWarning {
