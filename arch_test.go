@@ -14,8 +14,8 @@ const module = "github.com/iechor/trust"
 // floors lists every package, lowest floor first. A package may import only
 // packages on floors below its own.
 var floors = [][]string{
-	{"tuf", "registry", "terminal", "database"},
-	{"keys", "api", "storage", "tuf/tuftest"},
+	{"tuf", "certs", "terminal", "database"},
+	{"registry", "keys", "api", "storage", "tuf/tuftest"},
 	{"trust", "signer", "server", "keys/keystest", "storage/storagetest"},
 	{"sandbox"},
 	{"cmd/iechor", "cmd/iechor-trustd", "bench"},

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/iechor/trust/registry"
+	"github.com/iechor/trust/certs"
 )
 
 // inspect measures "iechor trust inspect" beside "notary list", both on our
@@ -86,7 +86,7 @@ func (s *stage) inspector(ctx context.Context, home, gun string) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	tls := registry.TLSHostDir(filepath.Join(home, "tls"), s.ours.addr)
+	tls := certs.Dir(filepath.Join(home, "tls"), s.ours.addr)
 	if err := os.MkdirAll(tls, 0o700); err != nil {
 		return nil, err
 	}

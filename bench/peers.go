@@ -20,7 +20,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/iechor/trust/registry"
+	"github.com/iechor/trust/certs"
 	"github.com/iechor/trust/trust"
 	"github.com/iechor/trust/tuf"
 )
@@ -153,7 +153,7 @@ func freeAddr() (string, error) {
 
 // trust lets our client trust a server.
 func (s *stage) trust(addr, ca string) error {
-	dir := registry.TLSHostDir(s.tls, addr)
+	dir := certs.Dir(s.tls, addr)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}

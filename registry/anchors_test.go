@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/iechor/trust/certs"
 )
 
 // A folder with CAs adds to those of the system, which are read only if the
@@ -43,7 +45,7 @@ func TestPrivateAndSystemCAs(t *testing.T) {
 			}
 			var loads atomic.Int64
 			client := reg.client(func(o *Config) {
-				write(t, filepath.Join(TLSHostDir(o.TLSDir, host), "ca.crt"), c.private)
+				write(t, filepath.Join(certs.Dir(o.TLSDir, host), "ca.crt"), c.private)
 				o.testOnlySystem = func() (*x509.CertPool, error) {
 					loads.Add(1)
 					pool := x509.NewCertPool()

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/iechor/trust/certs"
 )
 
 func withLogin(t *testing.T, host, user, password string) func(*Config) {
@@ -272,7 +274,7 @@ func TestAttackRedirects(t *testing.T) {
 // the configuration of the registry that the user named.
 func bothCAs(t *testing.T, dir string, a, b *fakeRegistry) {
 	t.Helper()
-	write(t, filepath.Join(TLSHostDir(dir, a.host), "other.crt"), b.ca)
+	write(t, filepath.Join(certs.Dir(dir, a.host), "other.crt"), b.ca)
 }
 
 func TestPlainHTTP(t *testing.T) {
@@ -297,8 +299,8 @@ func TestUnreachable(t *testing.T) {
 	c := New(Config{TLSDir: t.TempDir()}) // without the CA
 	_, err := c.Resolve(t.Context(), reg.ref("app:1"))
 	var gone *UnreachableError
-	if !errors.As(err, &gone) || gone.TLSDir != TLSHostDir(c.config.TLSDir, reg.host) {
-		t.Errorf("Resolve without the CA = %v, want UnreachableError that names %s", err, TLSHostDir(c.config.TLSDir, reg.host))
+	if !errors.As(err, &gone) || gone.TLSDir != certs.Dir(c.config.TLSDir, reg.host) {
+		t.Errorf("Resolve without the CA = %v, want UnreachableError that names %s", err, certs.Dir(c.config.TLSDir, reg.host))
 	}
 	closed := httptest.NewServer(nil)
 	host := closed.Listener.Addr().String()
@@ -334,7 +336,7 @@ func TestHub(t *testing.T) {
 	}
 }
 
-func TestUserAgentAndClientCertificates(t *testing.T) {
+func TestUserAgent(t *testing.T) {
 	t.Parallel()
 	reg := newRegistry(t)
 	reg.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
@@ -346,23 +348,6 @@ func TestUserAgentAndClientCertificates(t *testing.T) {
 	_, _ = reg.client().Resolve(t.Context(), reg.ref("app:1")) // only the request matters
 	if reg.asked("/v2/") == 0 {
 		t.Error("no request was made")
-	}
-	for _, half := range []string{"me.cert", "me.key"} {
-		dir := t.TempDir()
-		write(t, filepath.Join(TLSHostDir(dir, reg.host), half), []byte("x"))
-		if _, _, err := hostTLS(dir, reg.host); err == nil || !strings.Contains(err.Error(), "me.cert") || !strings.Contains(err.Error(), "me.key") {
-			t.Errorf("hostTLS with only %s = %v, want an error that names both", half, err)
-		}
-	}
-	dir := t.TempDir()
-	write(t, filepath.Join(TLSHostDir(dir, reg.host), "ca.crt"), []byte("no PEM"))
-	if _, _, err := hostTLS(dir, reg.host); err == nil {
-		t.Error("hostTLS with a CA file without a certificate = nil")
-	}
-	for _, host := range []string{"../x", "..", ".", `a\b`, ""} {
-		if got := TLSHostDir(dir, host); got != "" {
-			t.Errorf("TLSHostDir(%q) = %q, want none", host, got)
-		}
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/iechor/trust/certs"
 )
 
 // A Client talks to registries and to the engine. It is safe for concurrent
@@ -38,7 +40,7 @@ type session struct {
 	repo name.Repository // what go-containerregistry calls it
 	auth http.RoundTripper
 	http *http.Client
-	base connections
+	base certs.Transport
 	tls  string // directory for private CAs, for messages
 }
 
@@ -55,7 +57,7 @@ func (c *Client) open(ctx context.Context, ref Ref, actions string) (*session, e
 	s := &session{
 		ref:  Ref{Repository: ref.Repository},
 		repo: reg.Repo(ref.Path()),
-		tls:  TLSHostDir(c.config.TLSDir, reg.RegistryStr()),
+		tls:  certs.Dir(c.config.TLSDir, reg.RegistryStr()),
 	}
 	guard, err := c.guard(reg, cred)
 	if err != nil {
@@ -116,7 +118,7 @@ func (c *Client) Login(ctx context.Context, host string, cred Credential) error 
 	if err != nil {
 		return err
 	}
-	s := &session{ref: Ref{Repository: host}, tls: TLSHostDir(c.config.TLSDir, reg.RegistryStr())}
+	s := &session{ref: Ref{Repository: host}, tls: certs.Dir(c.config.TLSDir, reg.RegistryStr())}
 	guard, err := c.guard(reg, cred)
 	if err != nil {
 		return err

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
+
+	"github.com/iechor/trust/certs"
 )
 
 // A fakeRegistry is go-containerregistry's in-memory registry behind TLS,
@@ -98,7 +100,7 @@ func (f *fakeRegistry) client(change ...func(*Config)) *Client {
 func (f *fakeRegistry) trust(dir string) {
 	f.t.Helper()
 	if f.ca != nil {
-		write(f.t, filepath.Join(TLSHostDir(dir, f.host), "ca.crt"), f.ca)
+		write(f.t, filepath.Join(certs.Dir(dir, f.host), "ca.crt"), f.ca)
 	}
 }
 

@@ -87,7 +87,7 @@ type PullOptions struct {
 type Config struct {
 	UserAgent   string       // for example "iEchor-Client/1.0 (linux)"
 	Credentials *Credentials // nil: anonymous everywhere
-	TLSDir      string       // ~/.iechor/tls; see TLSHostDir
+	TLSDir      string       // ~/.iechor/tls; see package certs
 	Engine      EngineConfig // see FindEngine
 
 	// Proxy chooses a proxy for a request to a registry, for example

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/iechor/trust/certs"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 // go-containerregistry makes on its own included. It decides what may be
 // contacted, bounds what comes back, and ends what makes no progress.
 type guard struct {
-	base     connections
+	base     certs.Transport
 	registry string // host:port that the user named
 	agent    string
 	secret   bool // there are credentials to protect
@@ -41,17 +42,12 @@ type guard struct {
 	broken error            // the registry speaks TLS, with a certificate that does not hold
 }
 
-// connections are an *http.Transport or *anchors.
-type connections interface {
-	http.RoundTripper
-	CloseIdleConnections()
-}
-
 func (c *Client) guard(reg name.Registry, cred Credential) (*guard, error) {
-	config, private, err := hostTLS(c.config.TLSDir, reg.RegistryStr())
+	found, err := certs.Read(certs.Dir(c.config.TLSDir, reg.RegistryStr()))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("certificates for %s: %w", reg.RegistryStr(), err)
 	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: found.Pairs}
 	build := func(config *tls.Config) *http.Transport {
 		return &http.Transport{
 			Proxy:                  c.config.Proxy,
@@ -65,16 +61,8 @@ func (c *Client) guard(reg name.Registry, cred Credential) (*guard, error) {
 			DisableCompression:     true, // a length is the length of the content; no bombs (attacks.md L7)
 		}
 	}
-	var base connections = build(config)
-	if len(private) > 0 {
-		system := x509.SystemCertPool
-		if c.config.testOnlySystem != nil {
-			system = c.config.testOnlySystem
-		}
-		base = newAnchors(config, private, system, build)
-	}
 	return &guard{
-		base:     base,
+		base:     certs.NewTransport(config, found.Authorities, c.config.testOnlySystem, build),
 		registry: reg.RegistryStr(),
 		agent:    c.config.UserAgent,
 		secret:   cred != Credential{},

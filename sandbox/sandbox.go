@@ -32,8 +32,8 @@ import (
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
+	"github.com/iechor/trust/certs"
 	"github.com/iechor/trust/database"
-	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/server"
 	"github.com/iechor/trust/signer"
 	"github.com/iechor/trust/storage"
@@ -277,7 +277,7 @@ func (s *Sandbox) trustCA(ca []byte, name string) error {
 		return err
 	}
 	for _, host := range []string{"localhost", "127.0.0.1"} {
-		dir := registry.TLSHostDir(filepath.Join(s.Dir, "config", "tls"), host+":"+port)
+		dir := certs.Dir(filepath.Join(s.Dir, "config", "tls"), host+":"+port)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}

@@ -130,9 +130,6 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 	if h.c.testOnlyWindow == 0 {
 		h.c.testOnlyWindow = rateWindow
 	}
-	if h.c.testOnlySystem == nil {
-		h.c.testOnlySystem = x509.SystemCertPool
-	}
 	return h, nil
 }
 

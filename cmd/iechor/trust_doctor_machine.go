@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/iechor/trust/certs"
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/trust"
@@ -280,7 +281,7 @@ func (x *examination) greet(ctx context.Context, remote *trust.HTTP, name string
 		return false
 	}
 	host, _, _ := strings.Cut(remote.Host(), "/")
-	folder := registry.TLSHostDir(filepath.Join(x.dir, "tls"), host)
+	folder := certs.Dir(filepath.Join(x.dir, "tls"), host)
 	text := name + " answers"
 	switch {
 	case g.Expires.IsZero():

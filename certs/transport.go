@@ -1,4 +1,4 @@
-package registry
+package certs
 
 import (
 	"crypto/tls"
@@ -9,13 +9,20 @@ import (
 	"sync/atomic"
 )
 
-// newAnchors returns the transport to a host whose certificate may be of
-// an authority in its folder, or of one of the system's. As the system has a
+// NewTransport returns the transport to a host whose certificate may be of an
+// authority in its folder, or of one of the system's. As the system has a
 // hundred and more, which take longer to read than most requests to answer,
 // the folder's are tried alone first. private are those, in PEM form; build
-// makes a transport that checks with the given configuration; system is
-// x509.SystemCertPool.
-func newAnchors(conf *tls.Config, private [][]byte, system func() (*x509.CertPool, error), build func(*tls.Config) *http.Transport) *anchors {
+// makes a transport that checks with the given configuration. system is
+// x509.SystemCertPool if nil. Without private ones the result is what build
+// makes of conf.
+func NewTransport(conf *tls.Config, private [][]byte, system func() (*x509.CertPool, error), build func(*tls.Config) *http.Transport) Transport {
+	if len(private) == 0 {
+		return build(conf)
+	}
+	if system == nil {
+		system = x509.SystemCertPool
+	}
 	with := func(pool *x509.CertPool) *http.Transport {
 		for _, pem := range private {
 			pool.AppendCertsFromPEM(pem)
@@ -34,6 +41,12 @@ func newAnchors(conf *tls.Config, private [][]byte, system func() (*x509.CertPoo
 			return with(pool)
 		}),
 	}
+}
+
+// A Transport is a RoundTripper whose idle connections can be closed.
+type Transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 // anchors check certificates first with few authorities, then with all.
