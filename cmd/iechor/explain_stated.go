@@ -27,9 +27,9 @@ func explainStated(err error, c subject) (answer, bool) {
 		}
 		what := fmt.Sprintf("%d tags", len(keeps.tags))
 		if len(keeps.tags) == 1 {
-			what = keeps.tags[0]
+			what = "tag " + keeps.tags[0]
 		}
-		return plainly(exitCannot, fmt.Sprintf("role %s also signs %s, and to sign the role %d of these keys must be available: %s", keeps.role, what, keeps.missing.Need, strings.Join(ids, ", ")),
+		return plainly(exitCannot, fmt.Sprintf("role %s signs %s too, and at least %d of its keys must be available: %s", keeps.role, what, keeps.missing.Need, strings.Join(ids, ", ")),
 			"nothing was changed: revoke it where that key is, or bring the key here")
 	case errors.Is(err, errNothingSigned):
 		return plainly(exitCannot, errNothingSigned.Error(), "see what is signed: iechor trust inspect --pretty "+c.gun)
