@@ -296,7 +296,7 @@ type response struct {
 // errSlow and errLate are why a request was given up.
 var (
 	errSlow = errors.New("the answer arrives too slowly")
-	errLate = errors.New("the request took too long")
+	errLate = errors.New("the answers took too long")
 )
 
 // send makes one request to the host of base. No redirect is followed. The

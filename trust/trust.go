@@ -99,6 +99,11 @@ type Config struct {
 	// but the timestamp's own expiry (attacks.md F15).
 	MaxAge time.Duration
 
+	// Deadline bounds what one update may take altogether, however many files
+	// it fetches; 10 minutes if zero. The server then counts as unreachable
+	// (attacks.md L6).
+	Deadline time.Duration
+
 	// Sleep waits between attempts to publish; nil waits for real. It returns
 	// early with the error of ctx.
 	Sleep func(ctx context.Context, d time.Duration) error
@@ -121,6 +126,9 @@ func Open(gun tuf.GUN, c Config) *Repository {
 	}
 	if c.Sleep == nil {
 		c.Sleep = sleep
+	}
+	if c.Deadline == 0 {
+		c.Deadline = 10 * time.Minute
 	}
 	return &Repository{gun: gun, c: c}
 }

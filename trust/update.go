@@ -82,7 +82,12 @@ func (r *Repository) update(ctx context.Context) (*tuf.Set, error) {
 		return nil, &ClockError{Now: now, Seen: have.Checked, File: r.c.Dir.file(stateName(r.gun))}
 	}
 	u := tuf.Begin(r.gun, have.past, o)
-	set, err := r.walk(ctx, u, have.past)
+	bounded, cancel := context.WithTimeout(ctx, r.c.Deadline)
+	set, err := r.walk(bounded, u, have.past)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = &Unreachable{r.c.Remote.Host(), fmt.Errorf("%w: %w", errLate, err)}
+	}
+	cancel()
 	changed := u.Verified()
 	if len(changed) > 0 { // attacks.md R9: also after an error
 		if e := r.c.Dir.save(r.gun, have.past, changed, o, set); e != nil {

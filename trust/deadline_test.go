@@ -1,0 +1,35 @@
+package trust
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/iechor/trust/tuf"
+)
+
+// A remote that never answers.
+type silent struct{ Remote }
+
+func (silent) Host() string { return "trust.example" }
+
+func (silent) Fetch(ctx context.Context, _ tuf.GUN, _ tuf.Want) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// However many answers a server draws out, the update ends, and the server
+// counts as one that cannot be reached.
+func TestUpdateDeadline(t *testing.T) {
+	t.Parallel()
+	r := Open("registry.example/app", Config{Remote: silent{}, Dir: NewDir(t.TempDir()), Deadline: time.Millisecond})
+	if _, err := r.Update(t.Context()); !errors.Is(err, ErrUnreachable) || !errors.Is(err, errLate) {
+		t.Errorf("Update = %v, want ErrUnreachable for being late", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.Update(ctx); errors.Is(err, ErrUnreachable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("Update that the caller ended = %v, want the error of its context", err)
+	}
+}
