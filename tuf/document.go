@@ -213,3 +213,23 @@ func NewFile(role RoleName, raw []byte) (File, error) {
 	}
 	return d.File, nil
 }
+
+// envelope assembles the file of a payload and its signatures.
+func envelope(payload node, sigs []Signature) []byte {
+	var b bytes.Buffer
+	b.WriteString(`{"signed":`)
+	b.Write(appendFileForm(nil, payload))
+	b.WriteString(`,"signatures":[`)
+	for i, s := range sigs {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(`{"keyid":`)
+		b.Write(appendFileString(nil, string(s.KeyID)))
+		b.WriteString(`,"method":`)
+		b.Write(appendFileString(nil, s.Method))
+		b.WriteString(`,"sig":"` + base64.StdEncoding.EncodeToString(s.Value) + `"}`)
+	}
+	b.WriteString(`]}`)
+	return b.Bytes()
+}
