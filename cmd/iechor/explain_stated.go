@@ -37,6 +37,8 @@ func explainStated(err error, c subject) (answer, bool) {
 		return c.could(err.Error(), "see what is published: iechor trust inspect --pretty "+c.gun), true
 	case errors.Is(err, errUnseen):
 		return c.could(err.Error(), "see what is published: iechor trust inspect --pretty "+c.gun), true
+	case errors.Is(err, errMoved):
+		return c.could(errMoved.Error(), "look at it, and sign it again or with --digest"), true
 	case errors.Is(err, errUnpullable), errors.Is(err, errLoss), errors.Is(err, errAborted):
 		return plainly(exitCannot, err.Error(), "give --force if that is meant")
 	}

@@ -186,6 +186,7 @@ func spokenErrors() []spoken {
 		{"keepsTag (several)", &taskError{"could not remove signature for " + someRepository + ": ", &keepsTag{role: "targets/releases", tags: []string{"1", "2"}, missing: &tuf.MissingKeys{Role: "targets/releases", Need: 2, Keys: []tuf.CanonicalID{signed}}}}},
 		{"errNothingSigned", &taskError{"could not remove signature for " + someRepository + ": ", errNothingSigned}},
 		{"errUnseen", errUnseen},
+		{"errMoved", fmt.Errorf("%s: %w", ref, errMoved)},
 		{"errLoss", errLoss},
 		{"errNotDeleted", errNotDeleted},
 		{"tuf.ErrNoKey (none that could)", &tuf.MissingKeys{Role: tuf.RoleReleases, Need: 1}},

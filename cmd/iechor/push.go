@@ -162,6 +162,7 @@ type item struct {
 	sign bool                // the last plan had something to sign for it
 
 	roles []tuf.RoleName // that the last plan had it signed in
+	again bool           // is is what was signed under the tag already
 
 	// known are digests that the engine has seen the image under. What it
 	// will push has one of them, unless it was built here.

@@ -235,6 +235,12 @@ func (w *world) serveTrust(rw http.ResponseWriter, r *http.Request, behind http.
 		}
 		rw.WriteHeader(record.Code)
 		_, _ = rw.Write(raw)
+	case "no upload": // whoever may push is told so, and then is refused
+		if r.Method == http.MethodPost {
+			http.Error(rw, `{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}`, http.StatusForbidden)
+			return
+		}
+		behind.ServeHTTP(rw, r)
 	default: // "no push": reading alone is allowed
 		if r.Method != http.MethodGet || strings.HasSuffix(r.URL.Path, ".key") {
 			http.Error(rw, `{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}`, http.StatusForbidden)

@@ -161,7 +161,7 @@ func (d *desk) signRepository(ctx context.Context, o signOptions) error {
 		err = s.start(ctx)
 	}
 	if err == nil {
-		err = repo.CanPublish(ctx, s.plan(ctx))
+		err = repo.CanPublish(ctx, s.steady(s.plan(ctx)))
 	}
 	if err != nil {
 		return s.failed(s.undo(ctx, err))
@@ -172,7 +172,7 @@ func (d *desk) signRepository(ctx context.Context, o signOptions) error {
 		}
 		fmt.Fprintln(d.out, "Signing and pushing trust metadata")
 	}
-	done, err := repo.Publish(ctx, s.plan(ctx))
+	done, err := repo.Publish(ctx, s.steady(s.plan(ctx)))
 	if err != nil {
 		if perhaps := errors.Is(err, trust.ErrUncertain) || errors.Is(err, trust.ErrUnreachable) || ctx.Err() != nil; !perhaps {
 			err = s.undo(ctx, err)
@@ -330,7 +330,7 @@ func (s *signing) again(i *item, is registry.Descriptor, set *tuf.Set, local *re
 			"to sign what is signed already: iechor trust sign --digest " + is.Digest.String() + " " + i.ref.Familiar(),
 		}}
 	}
-	i.is = is
+	i.is, i.again = is, true
 	var names []string
 	for _, g := range signersOf(set) {
 		if signedIn(set, i.ref.Tag, is, g.Name) {
@@ -341,6 +341,22 @@ func (s *signing) again(i *item, is registry.Descriptor, set *tuf.Set, local *re
 		i.ref, i.ref.Tag, is.Digest.Hex(), strings.Join(names, ", "))
 	return nil
 }
+
+// steady stops a plan when a tag that is to be signed as it was is signed with
+// something else by now: the user has been shown another digest.
+func (s *signing) steady(plan trust.Plan) trust.Plan {
+	return func(set *tuf.Set) ([]tuf.Change, error) {
+		for _, i := range s.items {
+			if is, ok := released(set, i.ref.Tag); i.again && (!ok || is.Digest != i.is.Digest) {
+				return nil, fmt.Errorf("%s: %w", i.ref, errMoved)
+			}
+		}
+		return plan(set)
+	}
+}
+
+// errMoved says that a tag was changed while its signature was under way.
+var errMoved = errors.New("somebody else has just changed what is signed under the tag")
 
 // look sees that the trust server now shows what was signed, and warns of what
 // consumers do not get.
@@ -368,6 +384,7 @@ type beginning struct {
 	role tuf.RoleName
 	key  tuf.PublicKey
 	made []tuf.CanonicalID // keys that were made for it and are stored
+	init bool              // the repository's metadata on this machine was made for it
 }
 
 // changes returns what makes the signer, if the repository has nothing yet.
@@ -396,7 +413,7 @@ func (s *signing) start(ctx context.Context) error {
 		var init trust.Initialized
 		init, err = s.repo.Init(ctx, trust.InitOptions{RootKey: root, Generator: own})
 		if err == nil {
-			s.begin.made = append(s.begin.made, init.Targets)
+			s.begin.init, s.begin.made = true, append(s.begin.made, init.Targets)
 			if init.NewRoot {
 				s.begin.made = append(s.begin.made, init.Root)
 			}
@@ -456,11 +473,13 @@ func (g *firstSigner) get(ctx context.Context, a keys.Algorithm) error {
 // undo takes back what start made, after an error that means that it was not
 // published: no keys are left that speak for nothing. It returns the error.
 func (s *signing) undo(ctx context.Context, err error) error {
-	if s.begin == nil || len(s.begin.made) == 0 {
+	if s.begin == nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	err = errors.Join(err, trust.NewDir(filepath.Join(s.dir, "trust")).Forget(s.repo.GUN()))
+	if s.begin.init {
+		err = errors.Join(err, trust.NewDir(filepath.Join(s.dir, "trust")).Forget(s.repo.GUN()))
+	}
 	for _, id := range s.begin.made {
 		_, store, e := s.keys.Find(ctx, id)
 		if e == nil {

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/tuf"
 	"github.com/iechor/trust/tuf/tuftest"
 )
@@ -164,5 +166,33 @@ func TestRemovalOfSigner(t *testing.T) {
 	}
 	if !slices.Equal(missingIn(alone, "targets/alice", []tuf.PublicKey{alice.PublicKey(), bob.PublicKey()})[0].Bytes, bob.PublicKey().Bytes) {
 		t.Error("missingIn does not find the new key")
+	}
+}
+
+// A tag that is signed as it was is not signed once it is something else: the
+// user has seen another digest.
+func TestAttackTagMovedWhileSigning(t *testing.T) {
+	t.Parallel()
+	repo := tuftest.New(t, "registry.example.com/app")
+	repo.Publish(t, tuf.AddTarget{Target: tuftest.Target("1")})
+	shown, ok := released(repo.Set(t), "1")
+	if !ok {
+		t.Fatal("the tag is not released")
+	}
+	s := &signing{items: []*item{{ref: registry.Ref{Repository: "registry.example.com/app", Tag: "1"}, is: shown, again: true}}}
+	asked := 0
+	plan := s.steady(func(*tuf.Set) ([]tuf.Change, error) { asked++; return nil, nil })
+	if _, err := plan(repo.Set(t)); err != nil || asked != 1 {
+		t.Errorf("unchanged: %v", err)
+	}
+	other := tuftest.Target("2")
+	other.Name = "1"
+	repo.Publish(t, tuf.AddTarget{Target: other})
+	if _, err := plan(repo.Set(t)); !errors.Is(err, errMoved) || asked != 1 {
+		t.Errorf("another digest: %v, want errMoved", err)
+	}
+	repo.Publish(t, tuf.RemoveTarget{Name: "1"})
+	if _, err := plan(repo.Set(t)); !errors.Is(err, errMoved) || asked != 1 {
+		t.Errorf("revoked: %v, want errMoved", err)
 	}
 }
