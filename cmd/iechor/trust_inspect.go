@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -117,10 +118,13 @@ func (a *app) inspect(ctx context.Context, o inspectOptions) (err error) {
 	p := o.printer(out)
 	seen := map[string]view{} // one update a call, however often a repository is named
 	exit := exitDone
-	for _, i := range o.images {
+	for n, i := range o.images {
 		v, ok := seen[i.ref.Repository]
 		if !ok {
 			v = d.view(ctx, i.ref)
+		}
+		delete(seen, i.ref.Repository) // not to hold what nobody asks for any more
+		if slices.ContainsFunc(o.images[n+1:], func(o image) bool { return o.ref.Repository == i.ref.Repository }) {
 			seen[i.ref.Repository] = v
 		}
 		if v.set == nil {
