@@ -39,8 +39,12 @@ func (x *examination) image(ctx context.Context, d *desk, ref registry.Ref) {
 		x.failed("local copy", stateBroken, repo.about(err))
 	}
 	var set *tuf.Set
-	if answers && err == nil {
+	switch {
+	case err != nil:
+	case answers:
 		set = x.metadata(ctx, d, repo, ref, past != nil)
+	case past != nil:
+		x.offline(d, past)
 	}
 	if set != nil {
 		x.signers(ctx, d, repo, set, ref)
@@ -63,6 +67,25 @@ func (x *examination) login(ctx context.Context, d *desk, ref registry.Ref) {
 		x.note("login", stateOK, "with a token at "+ref.Host())
 	default:
 		x.note("login", stateOK, "none for "+ref.Host()+"; to make one: iechor login "+ref.Host())
+	}
+}
+
+// offline says what the copy at hand is good for while the server is away.
+func (x *examination) offline(d *desk, past *tuf.Past) {
+	policy, err := d.offline()
+	if err != nil {
+		return // said already
+	}
+	timestamp, _ := past.Info(tuf.RoleTimestamp)
+	switch {
+	case timestamp.Expires.IsZero():
+		x.note("local copy", stateWarning, "does not serve: it is what this machine published first, and not what the server has made of it")
+	case policy == trust.OfflineRefuse:
+		x.note("local copy", stateWarning, "does not serve: offline is refuse")
+	case timestamp.Expires.After(x.now()), d.config.allowExpired:
+		x.note("local copy", stateWarning, "serves while the trust server is away, until "+day(timestamp.Expires)+"; nothing can be published")
+	default:
+		x.note("local copy", stateWarning, "does not serve: it has expired")
 	}
 }
 
