@@ -24,7 +24,7 @@ func newTrustDoctorCmd(a *app) *cobra.Command {
 		Short: "Find what keeps this machine from pulling or signing",
 		Example: `  iechor trust doctor
   iechor trust doctor registry.example.com/app:1.2
-  iechor trust doctor --json registry.example.com/app | jq '.checks[] | select(.state != "ok")'`,
+  iechor trust doctor --json registry.example.com/app | jq '.Checks[] | select(.State != "ok")'`,
 		Long: `Doctor looks at everything that a pull or a signature needs, and says of each
 thing whether it is ok, and if not, the cure. Without NAME it looks at this
 machine: configuration, variables, folders, key files, the trust servers that
@@ -120,10 +120,10 @@ const (
 
 // A finding is what was found out about one thing. Its texts are printable.
 type finding struct {
-	Check   string   `json:"check"`
-	State   string   `json:"state"`
-	Finding string   `json:"finding"`
-	Cures   []string `json:"cures,omitempty"`
+	Check   string
+	State   string
+	Finding string
+	Cures   []string `json:",omitempty"`
 }
 
 // An examination gathers findings.
@@ -216,10 +216,10 @@ func (x *examination) printJSON(out io.Writer) error {
 	e.SetIndent("", "    ")
 	e.SetEscapeHTML(false)
 	return e.Encode(struct {
-		Image    string    `json:"image,omitempty"`
-		Broken   int       `json:"broken"`
-		Warnings int       `json:"warnings"`
-		Checks   []finding `json:"checks"`
+		Image    string `json:",omitempty"`
+		Broken   int
+		Warnings int
+		Checks   []finding
 	}{x.Image, x.Broken, x.Warnings, x.Findings})
 }
 

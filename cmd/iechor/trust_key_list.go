@@ -33,10 +33,10 @@ place where it lives. Nothing is opened, and nobody is asked for a passphrase.`,
 
 // A listedKey is an entry of "key list --json".
 type listedKey struct {
-	ID         tuf.CanonicalID `json:"id"`
-	Role       string          `json:"role"`
-	Repository tuf.GUN         `json:"repository,omitempty"`
-	Location   string          `json:"location"`
+	ID         tuf.CanonicalID
+	Role       string
+	Repository tuf.GUN `json:",omitempty"`
+	Location   string
 }
 
 func (a *app) listKeys(ctx context.Context, asJSON bool) (err error) {

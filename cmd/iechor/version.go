@@ -31,9 +31,9 @@ func newVersionCmd(a *app) *cobra.Command {
 				return err
 			}
 			return json.NewEncoder(a.out).Encode(struct {
-				Version string `json:"version"`
-				Go      string `json:"go"`
-				System  string `json:"system"`
+				Version string
+				Go      string
+				System  string
 			}{version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
 		},
 	}
