@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,7 +53,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": status, "layout": layout, "index": index, "trustserver": trustServer, "registry": registryMode,
 			"alter": alter, "passphrases": passphrasesByVariable, "requests": requests, "engine": engine,
-			"interrupt": interrupt, "config": configure, "keep": keep,
+			"interrupt": interrupt, "config": configure, "keep": keep, "certificate": serverCertificate,
 		},
 	})
 }
@@ -438,6 +439,13 @@ func configure(ts *testscript.TestScript, _ bool, args []string) {
 	dir := filepath.Join(ts.MkAbs(args[0]), ".iechor")
 	ts.Check(os.MkdirAll(dir, 0o700))
 	ts.Check(os.WriteFile(filepath.Join(dir, "config.json"), []byte(os.Expand(ts.ReadFile(args[1]), ts.Getenv)), 0o600))
+}
+
+// serverCertificate writes the certificate of the trust server, which is its own
+// authority, to a file: "certificate FILE".
+func serverCertificate(ts *testscript.TestScript, _ bool, args []string) {
+	raw := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: theWorld(ts).trust.Certificate().Raw})
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), raw, 0o600))
 }
 
 // engine starts an engine that has no image at all.
