@@ -62,6 +62,7 @@ var killCases = []killCase{{
 		w.check(os.RemoveAll(w.file("config/trust/private")))
 	},
 	command: func(w *killWorld) []string { return []string{"trust", "key", "import", w.file("backup.pem")} },
+	away:    true,
 	again:   true,
 	after:   func(w *killWorld) { w.push("2") },
 }, {
@@ -125,18 +126,6 @@ var killCases = []killCase{{
 	},
 	again: true,
 	after: func(w *killWorld) { w.push("2"); w.run("pull", w.gun+":2", "--to", "oci:"+w.file("out")) },
-}, {
-	name: "signer remove",
-	before: func(w *killWorld) {
-		w.generate("alice")
-		w.run("trust", "signer", "add", "--key", w.file("alice.pub"), "alice", w.gun)
-		w.push("1")
-	},
-	command: func(w *killWorld) []string { return []string{"trust", "signer", "remove", "--force", "alice", w.gun} },
-	after: func(w *killWorld) {
-		w.run("trust", "signer", "add", "--key", w.file("alice.pub"), "alice", w.gun)
-		w.push("2")
-	},
 }, {
 	name:    "revoke",
 	before:  func(w *killWorld) { w.push("1") },
@@ -285,9 +274,10 @@ func (w *killWorld) try(c killCase, n int) (ended bool) {
 	if !c.away {
 		w.holdsWhatIsPublished()
 	}
-	w.run("trust", "key", "list")
 	w.sentences("trust", "status", w.gun)
-	w.stockReads()
+	if !strings.HasPrefix(what, "write ") {
+		w.stockReads() // an empty temporary file is nothing to them
+	}
 	if c.again {
 		w.run(args...)
 	} else {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -106,6 +107,9 @@ func changeOf(thread int, dir string) string {
 		_      [2]uint64
 	}
 	_, _, e := syscall.Syscall6(syscall.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(thread), memory.Sizeof(info), uintptr(memory.Pointer(&info)), 0, 0)
+	if e == syscall.ESRCH {
+		return "" // the others have ended it meanwhile
+	}
 	if e != 0 {
 		panic(e)
 	}
@@ -130,12 +134,13 @@ func changeOf(thread int, dir string) string {
 	}
 	a := info.args
 	var name, path string
+	makes := false // what is there already stays as it is
 	switch info.number {
 	case unix.SYS_OPENAT:
 		if a[2]&(unix.O_CREAT|unix.O_TRUNC) == 0 {
 			return ""
 		}
-		name, path = "create", named(a[0], a[1])
+		name, path, makes = "create", named(a[0], a[1]), a[2]&unix.O_TRUNC == 0
 	case unix.SYS_WRITE, unix.SYS_PWRITE64:
 		name, path = "write", opened(a[0])
 	case unix.SYS_FTRUNCATE:
@@ -145,7 +150,7 @@ func changeOf(thread int, dir string) string {
 	case unix.SYS_FCHMODAT:
 		name, path = "chmod", named(a[0], a[1])
 	case unix.SYS_MKDIRAT:
-		name, path = "mkdir", named(a[0], a[1])
+		name, path, makes = "mkdir", named(a[0], a[1]), true
 	case unix.SYS_UNLINKAT:
 		name, path = "remove", named(a[0], a[1])
 	case unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2:
@@ -156,7 +161,7 @@ func changeOf(thread int, dir string) string {
 		name, path = "symlink", named(a[1], a[2])
 	}
 	rel, ok := strings.CutPrefix(path, dir+"/")
-	if !ok {
+	if _, err := os.Lstat(path); !ok || makes && err == nil {
 		return ""
 	}
 	return name + " " + rel
@@ -167,7 +172,11 @@ func textAt(thread int, at uint64) string {
 	var text []byte
 	var word [8]byte
 	for len(text) < 4096 {
-		if _, err := syscall.PtracePeekData(thread, uintptr(at)+uintptr(len(text)), word[:]); err != nil {
+		_, err := syscall.PtracePeekData(thread, uintptr(at)+uintptr(len(text)), word[:])
+		if errors.Is(err, syscall.ESRCH) {
+			return "" // the others have ended it meanwhile
+		}
+		if err != nil {
 			panic(err)
 		}
 		for _, c := range word {
