@@ -44,6 +44,11 @@ func NewDir(path string) *Dir { return &Dir{path: path} }
 // Path returns the directory's path.
 func (d *Dir) Path() string { return d.path }
 
+// Folder returns the path of the folder with the metadata and the change files
+// of gun, whether it is there or not. On Windows it is not always what its name
+// suggests: a colon is no part of a name there.
+func (d *Dir) Folder(gun tuf.GUN) string { return d.file(gunDir(gun)) }
+
 // maxFiles bounds how many files of one repository are read.
 const maxFiles = 10000
 

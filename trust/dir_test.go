@@ -113,6 +113,47 @@ func TestAttackPathCollision(t *testing.T) {
 	}
 }
 
+// On Windows every name is one that can be had, and stays what it is: none is
+// a device, ends in a dot or a space, is a short name or names a stream.
+func TestPathOnWindowsIsLegal(t *testing.T) {
+	t.Parallel()
+	words := []string{
+		"registry.example:5000", "localhost:80", "con", "con.x", "nul", "aux.tar.gz", "com1", "lpt9.json", "prn", "conin$", "x.", "..x",
+		"metada~1", "metadata", "Upper", "a_b-c", "com10", "console",
+	}
+	roles := []tuf.RoleName{"root", "targets", "targets/con", "targets/nul/x", "targets/com1", "targets/releases"}
+	for _, a := range words {
+		for _, b := range words {
+			gun := tuf.GUN(a + "/" + b)
+			if !gun.Valid() {
+				continue
+			}
+			for _, role := range roles {
+				path := pathOn("windows", gun, role)
+				if !filepath.IsLocal(filepath.FromSlash(path)) || strings.ContainsAny(path, "<>:\"|?*\\~ ") || strings.ToLower(path) != path && !strings.Contains(path, "%") {
+					t.Errorf("%s of %s is in %s", role, gun, path)
+				}
+				for name := range strings.SplitSeq(path, "/") {
+					before, _, _ := strings.Cut(name, ".")
+					if name == "" || strings.HasSuffix(name, ".") || device(strings.ToLower(before)) {
+						t.Errorf("%s of %s is in %s: %q is no name", role, gun, path, name)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Messages name the folder where the files are.
+func TestDirFolder(t *testing.T) {
+	t.Parallel()
+	c := publisher(t, newServer(newClock()), "1")
+	c.update(t)
+	if _, err := os.Stat(filepath.Join(c.dir.Folder(app), metadataDir, "root.json")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDirModes(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {

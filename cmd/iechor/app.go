@@ -293,14 +293,14 @@ func (d *desk) repository(ref registry.Ref) (*repository, error) {
 		return nil, fmt.Errorf("error establishing connection to trust repository: %w", err)
 	}
 	gun := tuf.GUN(ref.Repository)
-	folder := filepath.Join(d.dir, "trust")
+	local := trust.NewDir(filepath.Join(d.dir, "trust"))
 	return &repository{
 		Repository: trust.Open(gun, trust.Config{
-			Remote: remote, Dir: trust.NewDir(folder), Pin: pin, Met: d.met(pin), Keys: d.keys, Now: d.now,
+			Remote: remote, Dir: local, Pin: pin, Met: d.met(pin), Keys: d.keys, Now: d.now,
 			Offline: offline, AllowExpiredCache: d.config.allowExpired, MaxAge: d.config.maxAge,
 		}),
 		remote: remote, server: remote.Host(),
-		folder: filepath.Join(folder, "tuf", filepath.FromSlash(ref.Repository)),
+		folder: local.Folder(gun),
 	}, nil
 }
 

@@ -360,7 +360,7 @@ func (x *examination) trustData(ctx context.Context, d *desk) {
 		}
 		repo := &repository{
 			Repository: trust.Open(gun, trust.Config{Dir: dir, Now: d.now, Keys: d.keys}),
-			server:     "its trust server", folder: filepath.Join(dir.Path(), "tuf", filepath.FromSlash(string(gun))),
+			server:     "its trust server", folder: dir.Folder(gun),
 		}
 		past, err := repo.Local()
 		if err != nil || past == nil {
