@@ -26,6 +26,7 @@ func newTrustKeyCmd(a *app) *cobra.Command {
 	)
 }
 
+// keyName is what a signer is called, and so its key.
 var keyName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 
 // maxKeyName bounds the name of a signer's key, in bytes.

@@ -286,6 +286,9 @@ func (s *signing) local(ctx context.Context, o signOptions, i *item) (*registry.
 		return &found, nil
 	case !o.local && (errors.Is(err, registry.ErrNoImage) || errors.Is(err, registry.ErrNoEngine)):
 		return nil, nil
+	case errors.Is(err, registry.ErrNoImage):
+		return nil, &statedError{sentence: "An image does not exist locally with the tag: " + i.ref.String(),
+			hints: []string{"build or tag it under this name first; to sign what the registry has, leave out --local"}}
 	}
 	return nil, pushError(i, err)
 }

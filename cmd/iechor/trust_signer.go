@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -97,12 +95,7 @@ func (a *app) signerList(ctx context.Context, o signerListOptions) (err error) {
 		signers = append(signers, l)
 	}
 	if o.json {
-		raw, err := json.MarshalIndent(signers, "", "    ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(d.out, "%s\n", escape(raw))
-		return err
+		return printJSON(d.out, signers)
 	}
 	if len(signers) == 0 {
 		_, err = fmt.Fprintf(d.out, "No signers for %s\n", o.image.typed)
@@ -135,12 +128,10 @@ func signersOf(set *tuf.Set) []tuf.Delegation {
 	return signers
 }
 
-var signerNamePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
-
 // signerRole returns the role of the signer with that name.
 func signerRole(name string) (tuf.RoleName, error) {
 	role := tuf.RoleTargets + "/" + tuf.RoleName(name)
-	if !signerNamePattern.MatchString(name) || !role.Delegation() {
+	if !keyName.MatchString(name) || !role.Delegation() {
 		return "", &statedError{sentence: fmt.Sprintf(`signer name %q must start with lowercase alphanumeric characters and can include "-" or "_" after the first character`, printable(name)),
 			hints: []string{"choose a name such as alice or build-2"}}
 	}
