@@ -199,10 +199,7 @@ func (x *examination) tag(repo *repository, set *tuf.Set, ref registry.Ref) {
 // signers says which keys may sign and which of them are here, and whether
 // that is enough to sign a tag.
 func (x *examination) signers(ctx context.Context, d *desk, repo *repository, set *tuf.Set, ref registry.Ref) {
-	roles := []tuf.RoleName{tuf.RoleRoot, tuf.RoleTargets, tuf.RoleSnapshot}
-	for _, role := range set.Roles() {
-		roles = append(roles, role)
-	}
+	roles := append([]tuf.RoleName{tuf.RoleRoot, tuf.RoleTargets, tuf.RoleSnapshot}, set.Roles()...)
 	for _, u := range set.Unusable() {
 		roles = append(roles, u.Role)
 	}
