@@ -97,6 +97,7 @@ func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.
 	if err != nil {
 		return notFound(err)
 	}
+	h.look()
 	if now.After(h.until) && (route.Role == tuf.RoleTimestamp || route.Role == tuf.RoleSnapshot) {
 		// Renewal ahead of time has not happened (attacks.md S8).
 		if h, err = s.renewExpired(ctx, h); err != nil {

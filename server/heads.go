@@ -15,7 +15,7 @@ import (
 var errPanicked = errors.New("the call that was waited for did not return")
 
 // A head is the current state of one repository, with what the busiest
-// answers need. It is never changed.
+// answers need. It is never changed, but for seen.
 type head struct {
 	state     *storage.State
 	timestamp *file
@@ -24,6 +24,15 @@ type head struct {
 	sums map[tuf.RoleName][32]byte
 	// until is when the timestamp or the snapshot expires, whichever is first.
 	until time.Time
+	// seen tells that somebody asked since that was last told to the store.
+	seen atomic.Bool
+}
+
+// look notes that somebody asked for h.
+func (h *head) look() {
+	if !h.seen.Load() { // most of the time it is set, and a store would bounce between cores
+		h.seen.Store(true)
+	}
 }
 
 // heads keep the current state of repositories in memory. What other
@@ -160,6 +169,9 @@ func (h *heads) put(n *head) {
 		if have.state.Seq >= n.state.Seq {
 			return
 		}
+		if have.seen.Load() {
+			n.look()
+		}
 	} else if len(h.m) >= h.s.c.Limits.Heads {
 		for victim := range h.m { // any: all can be loaded again
 			delete(h.m, victim)
@@ -193,6 +205,20 @@ func (h *heads) forget(gun tuf.GUN, seq int64) {
 	if m := h.min[gun]; m != nil {
 		m.seq = max(m.seq, seq)
 	}
+}
+
+// looked returns the repositories that somebody has asked for since the last
+// call.
+func (h *heads) looked() []tuf.GUN {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	var guns []tuf.GUN
+	for gun, n := range h.m {
+		if n.seen.Swap(false) {
+			guns = append(guns, gun)
+		}
+	}
+	return guns
 }
 
 // poll learns what happened to any repository since the last poll.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ const (
 	pollEvery  = 100 * time.Millisecond
 	renewEvery = time.Minute
 	pruneEvery = time.Hour
+	tellEvery  = 10 * time.Minute
+	tellAgain  = 24 * time.Hour
 	renewPage  = 1000
 	renewLimit = 30 * time.Second // for one repository
 )
@@ -50,6 +53,7 @@ func (s *Server) Run(ctx context.Context) {
 	}
 	every(pollEvery, "follow commits", s.heads.poll)
 	every(renewEvery, "renew", s.Renew)
+	every(tellEvery, "tell what is read", s.tellSeen)
 	every(pruneEvery, "prune", func(ctx context.Context) error { return s.c.Store.Prune(ctx, s.c.Now()) })
 	work.Wait()
 	s.heads.polled.Store(0)
@@ -62,7 +66,7 @@ func (s *Server) Run(ctx context.Context) {
 func (s *Server) Renew(ctx context.Context) error {
 	for {
 		now := s.c.Now()
-		guns, err := s.c.Store.Expiring(ctx, now.Add(s.c.Lifetimes.Timestamp*2/3), renewPage)
+		guns, err := s.c.Store.Expiring(ctx, now.Add(s.c.Lifetimes.Timestamp*2/3), s.seenSince(now), renewPage)
 		if err != nil {
 			return fmt.Errorf("look for what expires: %w", err)
 		}
@@ -89,6 +93,52 @@ func (s *Server) Renew(ctx context.Context) error {
 		if renewed == 0 || len(guns) < renewPage {
 			return nil
 		}
+	}
+}
+
+// seenSince is when a repository must have been read last to be renewed ahead
+// of time (amendments: 19). The store is told of reads once a day at most.
+func (s *Server) seenSince(now time.Time) time.Time {
+	if s.c.Idle < 0 {
+		return time.Time{}
+	}
+	return now.Add(-s.c.Idle - tellAgain)
+}
+
+// tellSeen tells the store which repositories somebody has asked for.
+func (s *Server) tellSeen(ctx context.Context) error {
+	now := s.c.Now()
+	guns := s.told.due(s.heads.looked(), now)
+	const page = 500
+	for len(guns) > 0 {
+		some := guns[:min(page, len(guns))]
+		if err := s.c.Store.Seen(ctx, some, now); err != nil {
+			return err
+		}
+		s.told.add(some)
+		guns = guns[len(some):]
+	}
+	return nil
+}
+
+// A telling remembers of which repositories the store has been told today. It
+// is used by one goroutine.
+type telling struct {
+	day  time.Time
+	told map[tuf.GUN]bool
+}
+
+// due returns those of which it has not been told.
+func (t *telling) due(guns []tuf.GUN, now time.Time) []tuf.GUN {
+	if t.told == nil || now.Sub(t.day) >= tellAgain || now.Before(t.day) {
+		t.day, t.told = now, make(map[tuf.GUN]bool)
+	}
+	return slices.DeleteFunc(guns, func(g tuf.GUN) bool { return t.told[g] })
+}
+
+func (t *telling) add(guns []tuf.GUN) {
+	for _, g := range guns {
+		t.told[g] = true
 	}
 }
 

@@ -68,6 +68,67 @@ func TestRenew(t *testing.T) {
 	p.hasTags(t, "targets", "1", "2")
 }
 
+// A repository that nobody reads is no longer renewed ahead of time, and is at
+// its next read; one that is read goes on (design amendment 19).
+func TestRenewIdle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Idle = 5 * day })
+	p := newPublisher(t, w, app)
+	p.init(t, tag("1"))
+	version := func() int64 { _, ts := versions(t, w); return ts }
+	live := func(days int, reads bool) {
+		t.Helper()
+		for range days {
+			w.clock.pass(day)
+			if reads {
+				p.set(t)
+			}
+			if err := w.tellSeen(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Renew(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	live(20, true)
+	read := version()
+	if read < 10 {
+		t.Errorf("after 20 days of reads the timestamp has version %d", read)
+	}
+	live(30, false)
+	idle := version()
+	if idle == read || idle > read+7 {
+		t.Errorf("in 30 days without reads the timestamp went from version %d to %d, want it renewed for 5 and a day of grace", read, idle)
+	}
+	p.set(t) // the read that has it signed
+	if got := version(); got != idle+1 {
+		t.Errorf("the next read makes version %d of %d", got, idle)
+	}
+	live(4, false)
+	if got := version(); got <= idle+1 {
+		t.Error("after a read it is not renewed ahead of time again")
+	}
+}
+
+// The store that cannot be told, or whose owner wants all renewed, loses
+// nobody's freshness.
+func TestRenewNeverIdle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Idle = -1 })
+	p := newPublisher(t, w, app)
+	p.init(t, tag("1"))
+	for range 100 {
+		w.clock.pass(day)
+		if err := w.Renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ts := versions(t, w); ts < 40 {
+		t.Errorf("after 100 days the timestamp has version %d", ts)
+	}
+}
+
 // S8: many read what has expired; it is signed once.
 func TestAttackStampede(t *testing.T) {
 	t.Parallel()

@@ -97,10 +97,16 @@ type Config struct {
 
 	MaxAge    MaxAge
 	Lifetimes Lifetimes
-	KeyType   tuf.KeyType // of new snapshot and timestamp keys; ecdsa if empty
-	Limits    Limits
-	Log       *slog.Logger     // nil: no log
-	Now       func() time.Time // nil: time.Now
+
+	// Idle is how long a repository may go unread before it is no longer
+	// renewed ahead of time, but at its next read. Zero: 60 days; negative:
+	// every repository is renewed always.
+	Idle time.Duration
+
+	KeyType tuf.KeyType // of new snapshot and timestamp keys; ecdsa if empty
+	Limits  Limits
+	Log     *slog.Logger     // nil: no log
+	Now     func() time.Time // nil: time.Now
 }
 
 // A Server is the handler of a trust server. It is safe for concurrent use.
@@ -116,6 +122,7 @@ type Server struct {
 	health     health
 	metrics    *metrics
 	unrenewed  backoff
+	told       telling
 }
 
 // New makes a Server. It refuses a configuration that lacks a part or that
@@ -151,6 +158,7 @@ func New(c Config) (*Server, error) {
 	orDefault(&c.MaxAge.Consistent, 30*24*time.Hour)
 	orDefault(&c.Lifetimes.Snapshot, 365*24*time.Hour)
 	orDefault(&c.Lifetimes.Timestamp, 3*24*time.Hour)
+	orDefault(&c.Idle, 60*24*time.Hour)
 	orDefault(&c.Limits.Step, 1)
 	orDefault(&c.Limits.CacheBytes, 256<<20)
 	orDefault(&c.Limits.Heads, 50_000)

@@ -41,7 +41,7 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 	}
 	var state *State
 	err := s.db.Update(ctx, func(t *database.Tx) error {
-		r, err := advance(ctx, t, gun, base)
+		r, err := advance(ctx, t, gun, base, now)
 		if err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ type revision struct{ id, seq int64 }
 // advance compares base with the current state, and gives the repository its
 // next seq. The row of counters that this changes puts all commits in one
 // order, in which their numbers become visible.
-func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State) (revision, error) {
+func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now time.Time) (revision, error) {
 	var r revision
 	var have int64
 	var deleted int
@@ -142,9 +142,9 @@ func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State) (rev
 	switch {
 	case !known:
 		r.id = r.seq
-		_, err = t.Exec(ctx, "INSERT INTO repositories (id, gun, incarnation, seq, deleted) VALUES (?, ?, ?, ?, 0)", r.id, string(gun), r.seq, r.seq)
+		_, err = t.Exec(ctx, "INSERT INTO repositories (id, gun, incarnation, seq, deleted, seen) VALUES (?, ?, ?, ?, 0, ?)", r.id, string(gun), r.seq, r.seq, micros(now))
 	case base == nil:
-		err = one(t.Exec(ctx, "UPDATE repositories SET seq = ?, incarnation = ?, deleted = 0 WHERE id = ? AND seq = ? AND deleted = 1", r.seq, r.seq, r.id, have))
+		err = one(t.Exec(ctx, "UPDATE repositories SET seq = ?, incarnation = ?, deleted = 0, seen = ? WHERE id = ? AND seq = ? AND deleted = 1", r.seq, r.seq, micros(now), r.id, have))
 	default:
 		err = one(t.Exec(ctx, "UPDATE repositories SET seq = ? WHERE id = ? AND seq = ? AND deleted = 0", r.seq, r.id, have))
 	}
@@ -274,7 +274,7 @@ func (s *SQL) Delete(ctx context.Context, base *State, now time.Time) error {
 		if _, err := current(ctx, t, base.GUN); err != nil {
 			return err
 		}
-		r, err := advance(ctx, t, base.GUN, base)
+		r, err := advance(ctx, t, base.GUN, base, now)
 		if err != nil {
 			return err
 		}

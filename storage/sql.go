@@ -276,12 +276,36 @@ func (s *SQL) Heads(ctx context.Context, after int64, limit int) ([]Head, error)
 	return heads, nil
 }
 
+// micros is t as it is stored; the zero time is 0.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// Seen implements [Store].
+func (s *SQL) Seen(ctx context.Context, guns []tuf.GUN, at time.Time) error {
+	err := s.db.Update(ctx, func(t *database.Tx) error {
+		for _, gun := range guns {
+			if _, err := t.Exec(ctx, "UPDATE repositories SET seen = ? WHERE gun = ? AND seen < ?", micros(at), string(gun), micros(at)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remember what was read: %w", err)
+	}
+	return nil
+}
+
 // Expiring implements [Store].
-func (s *SQL) Expiring(ctx context.Context, before time.Time, limit int) ([]tuf.GUN, error) {
+func (s *SQL) Expiring(ctx context.Context, before, since time.Time, limit int) ([]tuf.GUN, error) {
 	guns, err := list(ctx, s.db, `SELECT r.gun, MAX(f.expires) AS latest FROM files f
 		JOIN repositories r ON r.id = f.repository
-		WHERE f.retired = 0 AND f.role IN ('snapshot', 'timestamp') AND f.expires < ?
-		GROUP BY r.gun ORDER BY latest DESC, r.gun LIMIT ?`, []any{before.UnixMicro(), bounded(limit)},
+		WHERE f.retired = 0 AND f.role IN ('snapshot', 'timestamp') AND f.expires < ? AND r.seen >= ?
+		GROUP BY r.gun ORDER BY latest DESC, r.gun LIMIT ?`, []any{before.UnixMicro(), micros(since), bounded(limit)},
 		func(scan func(...any) error) (tuf.GUN, error) {
 			var gun tuf.GUN
 			var latest int64

@@ -162,11 +162,16 @@ type Store interface {
 	// can follow what others commit. At most limit; 0 means 1000, the most.
 	Heads(ctx context.Context, after int64, limit int) ([]Head, error)
 
+	// Seen remembers that repositories were read or published to at that time.
+	// Unknown and deleted ones are passed over. The first commit of a
+	// repository counts as well.
+	Seen(ctx context.Context, guns []tuf.GUN, at time.Time) error
+
 	// Expiring returns repositories whose current timestamp or snapshot
-	// expires before that time. Those that expired longest ago come last, so
+	// expires before that time, and which were seen since. Those that expired longest ago come last, so
 	// that repositories nobody can renew do not keep others out of the answer.
 	// At most limit; 0 means 1000, the most.
-	Expiring(ctx context.Context, before time.Time, limit int) ([]tuf.GUN, error)
+	Expiring(ctx context.Context, before, since time.Time, limit int) ([]tuf.GUN, error)
 
 	// Prune forgets what was superseded, or deleted, long enough ago, and
 	// stores more tightly what is seldom read. What is current, every root of

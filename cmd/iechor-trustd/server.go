@@ -36,9 +36,10 @@ type serverConfig struct {
 		Snapshot  duration `yaml:"snapshot" usage:"life of the snapshots that the server signs"`
 		Timestamp duration `yaml:"timestamp" usage:"life of timestamps"`
 	} `yaml:"lifetime"`
-	KeyType     string `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
-	VersionStep int64  `yaml:"version-step" usage:"largest step between the versions of consecutive files"`
-	LogLevel    string `yaml:"log-level" usage:"debug, info, warn or error"`
+	Idle        duration `yaml:"idle" usage:"repositories unread for so long are renewed at their next read, not ahead of time (0s: always ahead)"`
+	KeyType     string   `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
+	VersionStep int64    `yaml:"version-step" usage:"largest step between the versions of consecutive files"`
+	LogLevel    string   `yaml:"log-level" usage:"debug, info, warn or error"`
 }
 
 // signerAddress says how a server reaches its signer.
@@ -53,6 +54,7 @@ func defaultServerConfig() *serverConfig {
 	c := &serverConfig{Listen: "127.0.0.1:4443", KeyType: string(tuf.ECDSA), VersionStep: 1, LogLevel: "info"}
 	c.MaxAge.Current, c.MaxAge.Consistent = duration(5*time.Minute), duration(30*24*time.Hour)
 	c.Lifetime.Snapshot, c.Lifetime.Timestamp = duration(365*24*time.Hour), duration(3*24*time.Hour)
+	c.Idle = duration(60 * 24 * time.Hour)
 	return c
 }
 
@@ -105,6 +107,7 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 		Store: store, Keys: keys, Auth: server.NoAuth{}, Prefixes: c.Prefixes,
 		MaxAge:    server.MaxAge{Current: orNever(c.MaxAge.Current), Consistent: orNever(c.MaxAge.Consistent)},
 		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
+		Idle:      orNever(c.Idle),
 		KeyType:   tuf.KeyType(c.KeyType), Limits: server.Limits{Step: c.VersionStep}, Log: log, Now: a.now,
 	})
 	if err != nil {

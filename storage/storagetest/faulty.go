@@ -54,7 +54,7 @@ func NewFaulty(s storage.Store) *Faulty { return &Faulty{store: s, calls: map[st
 // such a fault would never happen.
 func (f *Faulty) Inject(fault Fault) {
 	switch fault.Method {
-	case "", "Current", "Commit", "Blob", "Version", "Delete", "Changes", "Heads", "Expiring", "Prune", "GUNs", "Ping":
+	case "", "Current", "Commit", "Blob", "Version", "Delete", "Changes", "Heads", "Expiring", "Seen", "Prune", "GUNs", "Ping":
 	default:
 		panic("storagetest: a Store has no method " + fault.Method)
 	}
@@ -172,8 +172,14 @@ func (f *Faulty) Heads(ctx context.Context, after int64, limit int) ([]storage.H
 }
 
 // Expiring implements [storage.Store].
-func (f *Faulty) Expiring(ctx context.Context, before time.Time, limit int) ([]tuf.GUN, error) {
-	return call(f, "Expiring", false, func() ([]tuf.GUN, error) { return f.store.Expiring(ctx, before, limit) })
+func (f *Faulty) Expiring(ctx context.Context, before, since time.Time, limit int) ([]tuf.GUN, error) {
+	return call(f, "Expiring", false, func() ([]tuf.GUN, error) { return f.store.Expiring(ctx, before, since, limit) })
+}
+
+// Seen implements [storage.Store].
+func (f *Faulty) Seen(ctx context.Context, guns []tuf.GUN, at time.Time) error {
+	_, err := call(f, "Seen", true, func() (struct{}, error) { return struct{}{}, f.store.Seen(ctx, guns, at) })
+	return err
 }
 
 // Prune implements [storage.Store].

@@ -68,7 +68,7 @@ func testExpiring(t *testing.T, s storage.Store) {
 	}
 	want := func(before time.Time, limit int, want ...tuf.GUN) {
 		t.Helper()
-		got, err := s.Expiring(ctx, before, limit)
+		got, err := s.Expiring(ctx, before, time.Time{}, limit)
 		if err != nil || len(got) != len(want) || len(got) > 0 && !cmp.Equal(want, got) {
 			t.Errorf("Expiring(%v, %d) = %v, %v; want %v", before, limit, got, err, want)
 		}
@@ -76,6 +76,23 @@ func testExpiring(t *testing.T, s storage.Store) {
 	want(Start.Add(3*day), 0, "r/snapshot", "r/soon", "r/dead")
 	want(Start.Add(3*day), 2, "r/snapshot", "r/soon") // the dead one keeps nobody out
 	want(Start.Add(day), 0, "r/dead")                 // before is before
+
+	// What nobody has looked at since is left to its next reader.
+	since := func(since time.Time, want ...tuf.GUN) {
+		t.Helper()
+		got, err := s.Expiring(ctx, Start.Add(3*day), since, 0)
+		if err != nil || len(got) != len(want) || len(got) > 0 && !cmp.Equal(want, got) {
+			t.Errorf("Expiring, seen since %v = %v, %v; want %v", since, got, err, want)
+		}
+	}
+	since(Start, "r/snapshot", "r/soon", "r/dead") // the first commit counts
+	since(Start.Add(day))
+	for _, at := range []time.Duration{2 * day, day} { // it never goes back
+		if err := s.Seen(ctx, []tuf.GUN{"r/soon", "r/deleted", "r/unknown"}, Start.Add(at)); err != nil {
+			t.Fatalf("Seen = %v", err)
+		}
+	}
+	since(Start.Add(2*day), "r/soon")
 
 	renewed := File("r/soon", tuf.RoleTimestamp, 2, 0)
 	renewed.Expires = Start.Add(20 * day)
