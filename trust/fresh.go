@@ -22,10 +22,11 @@ func (h freshHTTP) Fetch(ctx context.Context, gun tuf.GUN, w tuf.Want) ([]byte, 
 	return h.fetch(ctx, gun, w, true)
 }
 
-// fresh returns the repository as a publisher must see it. Readers can live
+// Fresh returns the repository as a publisher must see it, before and after:
+// its updates ask past caches, if the Remote is a [Refresher]. Readers can live
 // with an answer that is some moments old; who publishes on top of one is
 // refused, again and again if the next answer is as old.
-func (r *Repository) fresh() *Repository {
+func (r *Repository) Fresh() *Repository {
 	f, ok := r.c.Remote.(Refresher)
 	if !ok {
 		return r

@@ -162,7 +162,7 @@ type base struct {
 
 // base updates, and finds out what to build on.
 func (r *Repository) base(ctx context.Context) (base, error) {
-	set, err := r.fresh().Update(ctx)
+	set, err := r.Fresh().Update(ctx)
 	switch {
 	case err == nil:
 		return base{set, set.Past()}, nil
@@ -274,7 +274,7 @@ func (r *Repository) run(ctx context.Context, j job) (Published, error) {
 
 // settle looks, after the last attempt, whether it arrived after all.
 func (r *Repository) settle(ctx context.Context, sent []tuf.File, lost error) (arrived bool, err error) {
-	set, err := r.fresh().Update(ctx)
+	set, err := r.Fresh().Update(ctx)
 	switch {
 	case err == nil && arrivedIn(set, sent):
 		return true, nil

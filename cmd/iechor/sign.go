@@ -51,6 +51,11 @@ func (s *signing) publish(ctx context.Context) error {
 	if err != nil {
 		return s.failed(err)
 	}
+	if len(done.Files) > 0 {
+		if err := s.look(ctx); err != nil {
+			return s.failed(err)
+		}
+	}
 	if done.First {
 		fmt.Fprintf(s.out, "Finished initializing %q\n", s.repo.GUN())
 	}

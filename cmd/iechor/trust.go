@@ -74,7 +74,7 @@ func (d *desk) confirm(ctx context.Context, question, flag string) error {
 	yes, err := d.terminal.Confirm(ctx, question+" [y/N] ")
 	switch {
 	case errors.Is(err, terminal.ErrNoTerminal), err == nil && !yes && !d.terminal.Interactive():
-		return &statedError{sentence: "iechor: nothing was done: there is no terminal to ask on whether to go on", hints: []string{"to go on without a question, give " + flag}}
+		return &statedError{sentence: "iechor: not done: there is no terminal to ask on whether to go on", hints: []string{"to go on without a question, give " + flag}}
 	case err != nil:
 		return err
 	case !yes:

@@ -238,7 +238,7 @@ func (a *app) eachRepository(ctx context.Context, names []string, failure string
 // see updates after a publication, as a consumer would: nothing is told as
 // done that the trust server does not show.
 func (r *repository) see(ctx context.Context) (*tuf.Set, error) {
-	set, err := r.Update(ctx)
+	set, err := r.Fresh().Update(ctx)
 	if err != nil {
 		return nil, &taskError{"it was published, and cannot be verified: ", r.about(err)}
 	}
