@@ -236,6 +236,11 @@ func (w *world) serveTrust(rw http.ResponseWriter, r *http.Request, behind http.
 		}
 		rw.WriteHeader(record.Code)
 		_, _ = rw.Write(raw)
+	case "lies": // whoever publishes is told that it is done
+		if r.Method == http.MethodPost {
+			return
+		}
+		behind.ServeHTTP(rw, r)
 	case "no upload": // whoever may push is told so, and then is refused
 		if r.Method == http.MethodPost {
 			http.Error(rw, `{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}`, http.StatusForbidden)
