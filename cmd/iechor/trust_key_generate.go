@@ -163,18 +163,29 @@ func publicPEM(key tuf.PublicKey, role string) ([]byte, error) {
 	return pem.EncodeToMemory(b), nil
 }
 
-// writeNew writes a file for its owner only, and never over another one.
+// writeNew writes a file for its owner only, whole or not at all, and never
+// over another one.
 func writeNew(path string, raw []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // for its owner only
 	if err != nil {
 		return err
 	}
+	defer func() { _ = os.Remove(f.Name()) }() // a second name by then, or nothing's
 	_, err = f.Write(raw)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
+		return err
 	}
-	return nil
+	// Unlike a rename, a link does not replace. File systems without links
+	// have no such step; there the name is taken first.
+	if err = os.Link(f.Name(), path); err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	taken, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(taken.Close(), os.Rename(f.Name(), path))
 }
