@@ -233,7 +233,7 @@ func TestLostAnswer(t *testing.T) {
 	// To sign again is not the same when it is done twice.
 	was, _ := c.update(t).Info(tuf.RoleTargets)
 	s.set(func() { s.after = once() })
-	if p, err := c.Witness(t.Context(), tuf.RoleTargets); err != nil || p.Attempts != 1 {
+	if p, err := c.Publish(t.Context(), witness(tuf.RoleTargets)); err != nil || p.Attempts != 1 {
 		t.Errorf("Witness with a lost answer = %+v, %v, want success after 1 attempt", p, err)
 	}
 	if now, _ := c.update(t).Info(tuf.RoleTargets); now.Version != was.Version+1 {

@@ -235,20 +235,6 @@ func (r *Repository) destroy(ctx context.Context, role tuf.RoleName, old []tuf.K
 	return nil
 }
 
-// Witness signs roles again as they are, so that they count once more: after
-// one of their keys was removed, or before they expire. Unusable delegations
-// can be witnessed. The error matches [tuf.ErrNoDelegation] or [tuf.ErrRole]
-// for a role that is not known.
-func (r *Repository) Witness(ctx context.Context, roles ...tuf.RoleName) (Published, error) {
-	return r.Publish(ctx, func(*tuf.Set) ([]tuf.Change, error) {
-		var changes []tuf.Change
-		for _, role := range roles {
-			changes = append(changes, tuf.Resign{Role: role})
-		}
-		return changes, nil
-	})
-}
-
 // Delete removes the repository's metadata and staged changes from this
 // machine, and before that, if remote is true, everything the server has.
 // Private keys stay. If the server refuses, nothing is removed here.

@@ -234,14 +234,14 @@ func TestWitness(t *testing.T) {
 	if len(set.Unusable()) != 1 {
 		t.Fatalf("unusable roles: %v, want %s", set.Unusable(), tuf.RoleReleases)
 	}
-	p, err := c.Witness(t.Context(), tuf.RoleReleases)
+	p, err := c.Publish(t.Context(), witness(tuf.RoleReleases))
 	if err != nil || !slices.Contains(p.Files, tuf.RoleReleases) {
 		t.Fatalf("Witness = %+v, %v", p, err)
 	}
 	if _, err := newClient(t, s).Resolve(t.Context(), "2"); err != nil {
 		t.Errorf("Resolve after Witness with key %s: %v", second.CanonicalID().Short(), err)
 	}
-	_, err = c.Witness(t.Context(), "targets/nobody")
+	_, err = c.Publish(t.Context(), witness("targets/nobody"))
 	wantErr(t, "Witness of a role that is not known", err, tuf.ErrNoDelegation)
 }
 

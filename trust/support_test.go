@@ -400,3 +400,8 @@ func countSignatures(t *testing.T, raw []byte) int {
 	}
 	return len(f.Signatures)
 }
+
+// witness plans to sign a role again as it is.
+func witness(role tuf.RoleName) Plan {
+	return func(*tuf.Set) ([]tuf.Change, error) { return []tuf.Change{tuf.Resign{Role: role}}, nil }
+}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -147,6 +149,7 @@ type witnessOptions struct {
 	image image
 	roles []tuf.RoleName
 	stage bool
+	yes   bool
 }
 
 func newTrustDelegationWitnessCmd(a *app) *cobra.Command {
@@ -158,8 +161,8 @@ func newTrustDelegationWitnessCmd(a *app) *cobra.Command {
   iechor trust delegation witness registry.example.com/app targets`,
 		Long: `Witness signs what roles hold now once more, with the keys that are here: because
 a key has been taken from them and too few signatures are left, or before they
-expire. ROLE is a delegation, or targets. Look at what they hold first: by
-signing it you vouch for it.`,
+expire. ROLE is a delegation, or targets. By signing you vouch for what they hold:
+where the signatures that are left do not, it is shown and you are asked.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usage(cmd, cmd.CommandPath()+" takes a repository and one or more roles")
@@ -186,6 +189,7 @@ signing it you vouch for it.`,
 		},
 	}
 	addStageFlag(cmd, &o.stage)
+	addYesFlag(cmd, &o.yes)
 	return cmd
 }
 
@@ -218,7 +222,20 @@ func (a *app) witness(ctx context.Context, o witnessOptions) (err error) {
 		}
 		return nil
 	}
-	done, err := repo.Witness(ctx, o.roles...)
+	shown, err := d.vouch(ctx, repo, o)
+	if err != nil {
+		return unlessAborted(err)
+	}
+	done, err := repo.Publish(ctx, func(set *tuf.Set) ([]tuf.Change, error) {
+		var changes []tuf.Change
+		for _, role := range o.roles {
+			if raw, unsigned := unsignedFile(set, role); unsigned && !bytes.Equal(raw, shown[role]) {
+				return nil, fmt.Errorf("%s: %w", role, errSwapped)
+			}
+			changes = append(changes, tuf.Resign{Role: role})
+		}
+		return changes, nil
+	})
 	if err != nil {
 		return repo.about(err)
 	}
@@ -238,6 +255,59 @@ func (a *app) witness(ctx context.Context, o witnessOptions) (err error) {
 		fmt.Fprintf(d.out, "\t- %s (version %d, expires %s)\n", role, info.Version, day(info.Expires))
 	}
 	return nil
+}
+
+// errSwapped says that what would be vouched for is not what was shown.
+var errSwapped = errors.New("what it holds has changed since it was shown, and was not signed")
+
+// vouch shows what the roles hold whose files too few of their keys have
+// signed, and asks whether to vouch for it: the server may have put anything
+// there. It returns what was shown.
+func (d *desk) vouch(ctx context.Context, repo *repository, o witnessOptions) (map[tuf.RoleName][]byte, error) {
+	set, err := repo.Fresh().Update(ctx)
+	if err != nil {
+		return nil, repo.about(err)
+	}
+	shown := map[tuf.RoleName][]byte{}
+	for _, role := range o.roles {
+		raw, unsigned := unsignedFile(set, role)
+		if !unsigned {
+			continue
+		}
+		shown[role] = raw
+		var file struct {
+			Signed struct {
+				Targets map[string]struct {
+					Hashes map[string][]byte `json:"hashes"`
+				} `json:"targets"`
+			} `json:"signed"`
+		}
+		if err := json.Unmarshal(raw, &file); err != nil {
+			return nil, repo.about(err) // package tuf has read it before
+		}
+		d.warn("nobody vouches for what the trust server has as %s; it holds:", role)
+		for _, name := range slices.Sorted(maps.Keys(file.Signed.Targets)) {
+			fmt.Fprintf(d.err, "  %s sha256:%x\n", printable(name), file.Signed.Targets[name].Hashes["sha256"])
+		}
+	}
+	if len(shown) == 0 || o.yes {
+		return shown, nil
+	}
+	return shown, d.confirm(ctx, "Do you want to vouch for all of it?", "--yes")
+}
+
+// unsignedFile returns a role's file if too few of the role's keys have signed
+// it.
+func unsignedFile(set *tuf.Set, role tuf.RoleName) ([]byte, bool) {
+	if set == nil {
+		return nil, false
+	}
+	for _, u := range set.Unusable() {
+		if u.Role == role && errors.Is(u.Err, tuf.ErrUnsigned) {
+			return u.Raw, true
+		}
+	}
+	return nil, false
 }
 
 // verified updates after a publication as a consumer would, and sees that the
