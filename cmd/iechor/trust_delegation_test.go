@@ -113,11 +113,11 @@ func TestLossIsWhatHappens(t *testing.T) {
 			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(loss{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("lossOf (-want +got):\n%s", diff)
 			}
-			todo := []tuf.Change{c}
+			edits := []tuf.Change{c}
 			if again {
-				todo = append(todo, tuf.Resign{Role: role.Name})
+				edits = append(edits, tuf.Resign{Role: role.Name})
 			}
-			repo.Publish(t, todo...)
+			repo.Publish(t, edits...)
 			var gone []string
 			for _, tag := range releasedTags(set) {
 				if _, err := repo.Set(t).Lookup(tag, tuf.RoleReleases, tuf.RoleTargets); errors.Is(err, tuf.ErrNoTarget) {
@@ -127,7 +127,7 @@ func TestLossIsWhatHappens(t *testing.T) {
 			if !slices.Equal(gone, got.gone) {
 				t.Errorf("%q are gone, and %q were foretold", gone, got.gone)
 			}
-			if !shows(repo.Set(t), todo) {
+			if !shows(repo.Set(t), edits) {
 				t.Error("what was published does not show")
 			}
 		})
