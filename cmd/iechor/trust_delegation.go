@@ -226,16 +226,7 @@ func (a *app) witness(ctx context.Context, o witnessOptions) (err error) {
 	if err != nil {
 		return unlessAborted(err)
 	}
-	done, err := repo.Publish(ctx, func(set *tuf.Set) ([]tuf.Change, error) {
-		var changes []tuf.Change
-		for _, role := range o.roles {
-			if raw, unsigned := unsignedFile(set, role); unsigned && !bytes.Equal(raw, shown[role]) {
-				return nil, fmt.Errorf("%s: %w", role, errSwapped)
-			}
-			changes = append(changes, tuf.Resign{Role: role})
-		}
-		return changes, nil
-	})
+	done, err := repo.Publish(ctx, resign(o.roles, shown))
 	if err != nil {
 		return repo.about(err)
 	}
@@ -259,6 +250,21 @@ func (a *app) witness(ctx context.Context, o witnessOptions) (err error) {
 
 // errSwapped says that what would be vouched for is not what was shown.
 var errSwapped = errors.New("what it holds has changed since it was shown, and was not signed")
+
+// resign plans to sign roles again. Of files that nobody vouches for, only
+// those are taken that were shown.
+func resign(roles []tuf.RoleName, shown map[tuf.RoleName][]byte) trust.Plan {
+	return func(set *tuf.Set) ([]tuf.Change, error) {
+		var changes []tuf.Change
+		for _, role := range roles {
+			if raw, unsigned := unsignedFile(set, role); unsigned && !bytes.Equal(raw, shown[role]) {
+				return nil, fmt.Errorf("%s: %w", role, errSwapped)
+			}
+			changes = append(changes, tuf.Resign{Role: role})
+		}
+		return changes, nil
+	}
+}
 
 // vouch shows what the roles hold whose files too few of their keys have
 // signed, and asks whether to vouch for it: the server may have put anything
