@@ -8,7 +8,8 @@
 // SQL that the three dialects share.
 //
 // The package imports no driver: it knows errors by their methods and codes.
-// Read database.go, then statements.go, migrate.go, errors.go.
+// A [Chain] is an append-only log in a table of it, which can be verified.
+// Read database.go, then statements.go, migrate.go, errors.go, chain.go.
 package database
 
 import (
