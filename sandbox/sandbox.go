@@ -303,7 +303,12 @@ func openKEK(path string) (*signer.KEK, error) {
 	if err != nil {
 		return nil, err
 	}
-	return signer.NewKEK(key)
+	defer clear(key)
+	local, err := signer.NewLocal(key)
+	if err != nil {
+		return nil, err
+	}
+	return signer.NewKEK(signer.KEKConfig{Current: local})
 }
 
 // Env returns the variables, as NAME=VALUE, that point the client at the

@@ -151,7 +151,11 @@ func openStore(t testing.TB, path string) storage.Store {
 func openSigner(t testing.TB, path string, now func() time.Time) *signer.Service {
 	t.Helper()
 	secret := sha256.Sum256([]byte("a key of this test"))
-	kek, err := signer.NewKEK(secret[:])
+	local, err := signer.NewLocal(secret[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	kek, err := signer.NewKEK(signer.KEKConfig{Current: local})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,14 @@ func (t *Table) sign(ctx context.Context, c *claim, now time.Time) (sig tuf.Sign
 			sig, public, again, err = t.signOnce(ctx, x, c, now)
 			return err
 		})
+		// What keeps the key-encryption key may be slow, and is not asked
+		// while a transaction is open.
+		if closed := new(notOpened); errors.As(err, &closed) {
+			if err = t.open(ctx, closed.id, false); err != nil {
+				break
+			}
+			err = errMoved
+		}
 		if !errors.Is(err, errMoved) && !database.IsUnique(err) {
 			break
 		}
@@ -123,21 +131,8 @@ func (t *Table) prover(ctx context.Context, x *database.Tx, c *claim) (*floors, 
 
 // timestampKeys returns all that were ever used for gun, newest first.
 func (t *Table) timestampKeys(ctx context.Context, x *database.Tx, gun tuf.GUN) ([]keyRow, error) {
-	rows, err := x.Query(ctx, "SELECT "+keyColumns+" FROM signer_keys WHERE gun = ? AND role = ? AND state IN (?, ?) ORDER BY first_used_at DESC, id",
+	return keyRows(ctx, x, "SELECT "+keyColumns+" FROM signer_keys WHERE gun = ? AND role = ? AND state IN (?, ?) ORDER BY first_used_at DESC, id",
 		gun, tuf.RoleTimestamp, active, retired)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var keys []keyRow
-	for rows.Next() {
-		var k keyRow
-		if err := k.scan(rows); err != nil {
-			return nil, err
-		}
-		keys = append(keys, k)
-	}
-	return keys, rows.Err()
 }
 
 // floors reads the ledger. seq is 0 when it says nothing yet.

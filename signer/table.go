@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -70,31 +71,33 @@ func OpenTable(ctx context.Context, db *database.DB, kek *KEK) (*Table, error) {
 
 // checkKEK refuses a wrong KEK at the start, and records a new one.
 func (t *Table) checkKEK(ctx context.Context, x *database.Tx) error {
+	recorded, err := dataKeys(ctx, x, "SELECT id, wrapper, wrapped FROM signer_keks ORDER BY id")
+	if err != nil {
+		return err
+	}
+	known, current := len(recorded) == 0, false
+	wrappers := map[string]string{}
+	for _, d := range recorded {
+		wrappers[d.id] = d.wrapper
+		known = known || t.kek.knows(d.wrapper)
+		current = current || d.id == t.kek.current.ID()
+	}
 	used, err := texts(ctx, x, "SELECT DISTINCT kek FROM signer_keys WHERE kek IS NOT NULL")
 	if err != nil {
 		return err
 	}
 	for _, id := range used {
-		if !t.kek.knows(id) {
-			return fmt.Errorf("%w: keys are wrapped under key %s, and the ones given are others", ErrKEK, id)
+		if by := cmp.Or(wrappers[id], id); !t.kek.knows(by) {
+			return fmt.Errorf("%w: keys are wrapped under %s, and the ones given are others", ErrKEK, by)
 		}
 	}
-	recorded, err := texts(ctx, x, "SELECT id FROM signer_keks")
-	if err != nil {
-		return err
-	}
-	known, current := len(recorded) == 0, false
-	for _, id := range recorded {
-		known = known || t.kek.knows(id)
-		current = current || id == t.kek.current
-	}
 	if !known {
-		return fmt.Errorf("%w: the table belongs to key %s, which is not given", ErrKEK, recorded[0])
+		return fmt.Errorf("%w: the table belongs to %s, which is not given", ErrKEK, recorded[0].wrapper)
 	}
-	if current {
-		return nil
+	if current || t.kek.local[t.kek.current.ID()] == nil {
+		return nil // data keys are recorded when they are made
 	}
-	_, err = x.Exec(ctx, "INSERT INTO signer_keks (id, created_at) VALUES (?, ?)", t.kek.current, time.Now().Unix())
+	_, err = x.Exec(ctx, "INSERT INTO signer_keks (id, created_at) VALUES (?, ?)", t.kek.current.ID(), time.Now().Unix())
 	return err
 }
 
@@ -136,6 +139,23 @@ func (k *keyRow) scan(row interface{ Scan(...any) error }) error {
 	return err
 }
 
+func keyRows(ctx context.Context, x *database.Tx, query string, args ...any) ([]keyRow, error) {
+	rows, err := x.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var keys []keyRow
+	for rows.Next() {
+		var k keyRow
+		if err := k.scan(rows); err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, rows.Err()
+}
+
 // key reads the key of one repository and role; nil if there is none.
 func (t *Table) key(ctx context.Context, x *database.Tx, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (*keyRow, error) {
 	var k keyRow
@@ -146,9 +166,10 @@ func (t *Table) key(ctx context.Context, x *database.Tx, gun tuf.GUN, role tuf.R
 	return &k, err
 }
 
-// signer unwraps the private half of k.
+// signer decrypts the private half of k. The error is a *notOpened when the
+// data key is not in memory.
 func (t *Table) signer(k *keyRow) (tuf.Signer, error) {
-	der, err := t.kek.unwrap(k.wrapped, k.kek, binding(k.id, k.gun, k.role))
+	der, err := t.decrypt(k)
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", k.id.Short(), err)
 	}
@@ -192,7 +213,8 @@ func generate(t tuf.KeyType) (crypto.Signer, error) {
 // none. made tells. At most limit keys a day are made for one role (S7).
 func (t *Table) create(ctx context.Context, kind tuf.KeyType, role tuf.RoleName, gun tuf.GUN, limit int, now time.Time) (public tuf.PublicKey, made bool, err error) {
 	// Two processes may get here at once. The loser's insert meets the unique
-	// slot, and finds the winner's key the next time round.
+	// slot, and finds the winner's key the next time round. A rewrap may retire
+	// the data key meanwhile.
 	for range 4 {
 		public, err = t.pendingKey(ctx, kind, role, gun)
 		if err != nil || public.Bytes != nil {
@@ -203,7 +225,7 @@ func (t *Table) create(ctx context.Context, kind tuf.KeyType, role tuf.RoleName,
 			return tuf.PublicKey{}, false, err
 		}
 		public, err = t.insert(ctx, private, role, gun, true, limit, now)
-		if !database.IsUnique(err) {
+		if !database.IsUnique(err) && !errors.Is(err, errMoved) {
 			return public, err == nil, err
 		}
 	}
@@ -234,8 +256,18 @@ func (t *Table) insert(ctx context.Context, private crypto.Signer, role tuf.Role
 		return tuf.PublicKey{}, err
 	}
 	defer clear(der) // G5
-	wrapped, kek := t.kek.wrap(der, binding(id, gun, role))
+	kek, err := t.sealing(ctx)
+	if err != nil {
+		return tuf.PublicKey{}, err
+	}
+	wrapped, err := t.encrypt(kek, der, binding(id, gun, role))
+	if err != nil {
+		return tuf.PublicKey{}, err
+	}
 	err = t.db.Update(ctx, func(x *database.Tx) error {
+		if err := t.recorded(ctx, x, kek); err != nil {
+			return err
+		}
 		if limit > 0 {
 			var n int
 			if err := x.QueryRow(ctx, "SELECT COUNT(*) FROM signer_keys WHERE gun = ? AND role = ? AND created_at > ?",
@@ -288,7 +320,7 @@ func (t *Table) Import(ctx context.Context, private crypto.Signer, role tuf.Role
 	id := s.PublicKey().CanonicalID()
 	for range 2 { // another process may insert the repository's row meanwhile
 		public, err := t.insert(ctx, private, role, gun, !used, 0, now)
-		if !database.IsUnique(err) {
+		if !database.IsUnique(err) && !errors.Is(err, errMoved) {
 			return public, err
 		}
 	}
@@ -337,62 +369,4 @@ func (t *Table) forget(ctx context.Context, gun tuf.GUN, now time.Time) error {
 		_, err = x.Exec(ctx, "UPDATE signer_repositories SET incarnation = ? WHERE gun = ? AND incarnation = ?", n+1, gun, n)
 		return err
 	})
-}
-
-// Rewrap moves all private halves under the current key-encryption key, while
-// the service runs, and returns how many were moved. Afterwards no process
-// needs the old ones.
-//
-// To change the key: give every process the new one as an old one, then as the
-// current one with the former as old, then call Rewrap once, then leave the
-// former out.
-func (t *Table) Rewrap(ctx context.Context) (moved int, err error) {
-	for {
-		n, err := t.rewrapSome(ctx)
-		moved += n
-		if err != nil || n == 0 {
-			return moved, err
-		}
-	}
-}
-
-func (t *Table) rewrapSome(ctx context.Context) (moved int, err error) {
-	err = t.db.Update(ctx, func(x *database.Tx) error {
-		moved = 0
-		rows, err := x.Query(ctx, "SELECT "+keyColumns+" FROM signer_keys WHERE kek <> ? ORDER BY id LIMIT 100", t.kek.current)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		var some []keyRow
-		for rows.Next() {
-			var k keyRow
-			if err := k.scan(rows); err != nil {
-				return err
-			}
-			some = append(some, k)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			return err
-		}
-		for _, k := range some {
-			bound := binding(k.id, k.gun, k.role)
-			der, err := t.kek.unwrap(k.wrapped, k.kek, bound)
-			if err != nil {
-				return fmt.Errorf("key %s: %w", k.id.Short(), err)
-			}
-			wrapped, kek := t.kek.wrap(der, bound)
-			clear(der)
-			if _, err := x.Exec(ctx, "UPDATE signer_keys SET wrapped = ?, kek = ? WHERE id = ? AND kek = ?", wrapped, kek, k.id, k.kek); err != nil {
-				return err
-			}
-			moved++
-		}
-		if moved > 0 {
-			return nil
-		}
-		_, err = x.Exec(ctx, "DELETE FROM signer_keks WHERE id <> ?", t.kek.current)
-		return err
-	})
-	return moved, err
 }

@@ -25,7 +25,7 @@ func TestWrongKEKAtStart(t *testing.T) {
 	}
 	newServer(t, w, w, app)
 	_, err = OpenTable(t.Context(), openDB(t, w.path), testKEK(t, 2))
-	if !errors.Is(err, ErrKEK) || !strings.HasPrefix(err.Error(), "key-encryption key does not fit the key table: keys are wrapped under key ") {
+	if !errors.Is(err, ErrKEK) || !strings.HasPrefix(err.Error(), "key-encryption key does not fit the key table: keys are wrapped under ") {
 		t.Errorf("OpenTable(another KEK) = %v, want ErrKEK in one sentence", err)
 	}
 	if _, err := OpenTable(t.Context(), openDB(t, w.path), nil); err == nil {
@@ -47,7 +47,7 @@ func TestRewrap(t *testing.T) {
 	// Every process learns the new key before one wraps under it.
 	first := w.service(t, openTable(t, w.path, testKEK(t, 1, 2)), nil)
 	second := openTable(t, w.path, testKEK(t, 2, 1))
-	moved, err := second.Rewrap(t.Context())
+	moved, err := second.Rewrap(t.Context(), RewrapOptions{}, w.clock)
 	if err != nil || moved != 122 {
 		t.Errorf("Rewrap = %d, %v, want 122", moved, err)
 	}
@@ -63,7 +63,7 @@ func TestRewrap(t *testing.T) {
 	last := openTable(t, w.path, testKEK(t, 2)) // the old key is gone
 	s.keys = w.service(t, last, nil)
 	s.publish(t, "four")
-	if moved, err := last.Rewrap(t.Context()); err != nil || moved != 0 {
+	if moved, err := last.Rewrap(t.Context(), RewrapOptions{}, w.clock); err != nil || moved != 0 {
 		t.Errorf("Rewrap again = %d, %v, want 0", moved, err)
 	}
 	if _, err := OpenTable(t.Context(), openDB(t, w.path), testKEK(t, 1)); !errors.Is(err, ErrKEK) {
@@ -92,8 +92,8 @@ func TestParseKEK(t *testing.T) {
 		}
 	}
 	for _, key := range [][]byte{nil, make([]byte, 32), make([]byte, 16)} {
-		if _, err := NewKEK(key); err == nil {
-			t.Errorf("NewKEK(%x) should be refused", key)
+		if _, err := NewLocal(key); err == nil {
+			t.Errorf("NewLocal(%x) should be refused", key)
 		}
 	}
 }

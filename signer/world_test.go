@@ -47,15 +47,19 @@ func (w *world) pass(d time.Duration) {
 
 func testKEK(t testing.TB, seed byte, old ...byte) *KEK {
 	t.Helper()
-	key := func(seed byte) []byte {
+	key := func(seed byte) KeyEncryption {
 		sum := sha256.Sum256([]byte{seed})
-		return sum[:]
+		l, err := NewLocal(sum[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
 	}
-	var olds [][]byte
+	c := KEKConfig{Current: key(seed)}
 	for _, o := range old {
-		olds = append(olds, key(o))
+		c.Others = append(c.Others, key(o))
 	}
-	k, err := NewKEK(key(seed), olds...)
+	k, err := NewKEK(c)
 	if err != nil {
 		t.Fatal(err)
 	}

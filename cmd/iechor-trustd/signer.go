@@ -105,7 +105,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool) error {
 	}
 	defer closeTable()
 	if len(c.OldKeyEncryptionKeys) > 0 {
-		n, err := table.Rewrap(ctx)
+		n, err := table.Rewrap(ctx, signer.RewrapOptions{}, a.now)
 		if err != nil {
 			return fmt.Errorf("wrap the keys anew: %w", err)
 		}
@@ -252,21 +252,29 @@ func secret(setting string, env func(string) string) ([]byte, error) {
 }
 
 func keyEncryptionKeys(c *signerConfig, env func(string) string) (*signer.KEK, error) {
-	current, err := secret(c.KeyEncryptionKey, env)
+	current, err := keyEncryptionKey(c.KeyEncryptionKey, env)
 	if err != nil {
 		return nil, fmt.Errorf("key-encryption-key: %w", err)
 	}
-	defer clear(current) // G5
-	var old [][]byte
+	k := signer.KEKConfig{Current: current}
 	for _, s := range c.OldKeyEncryptionKeys {
-		k, err := secret(s, env)
+		other, err := keyEncryptionKey(s, env)
 		if err != nil {
 			return nil, fmt.Errorf("old-key-encryption-keys: %w", err)
 		}
-		defer clear(k) // G5
-		old = append(old, k)
+		k.Others = append(k.Others, other)
 	}
-	return signer.NewKEK(current, old...)
+	return signer.NewKEK(k)
+}
+
+// keyEncryptionKey opens the key that a setting names.
+func keyEncryptionKey(setting string, env func(string) string) (signer.KeyEncryption, error) {
+	key, err := secret(setting, env)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key) // G5
+	return signer.NewLocal(key)
 }
 
 func openTable(ctx context.Context, setting string, kek *signer.KEK) (*signer.Table, func(), error) {
