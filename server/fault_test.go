@@ -194,7 +194,7 @@ func TestRestoredBackup(t *testing.T) {
 		}
 		files = append(files, storage.NewFile{File: tuf.File{Role: role, Version: e.Version, Raw: raw}, Expires: e.Expires})
 	}
-	if _, err := store.Commit(t.Context(), app, nil, files, nil, w.clock.Now()); err != nil {
+	if _, err := store.Commit(t.Context(), app, nil, files, nil, w.clock.Now(), nil); err != nil {
 		t.Fatal(err)
 	}
 	back := newWorldOn(t, store, w.keys.Keys, w.clock, nil)

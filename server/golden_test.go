@@ -152,7 +152,7 @@ func importStock(t *testing.T, store storage.Store) stockKeys {
 				}
 			}
 		}
-		if states[gun], err = store.Commit(t.Context(), gun, states[gun], files, nil, at); err != nil {
+		if states[gun], err = store.Commit(t.Context(), gun, states[gun], files, nil, at, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -35,6 +35,11 @@ func (s *Server) serveRotate(w http.ResponseWriter, r *http.Request, route api.R
 	if err != nil {
 		return err
 	}
+	if err := s.c.Store.Record(r.Context(), storage.AuditRecord{
+		At: s.c.Now(), Act: storage.Rotate, Repository: route.GUN, Actor: actor(r, ""), Role: route.Role, Key: key.CanonicalID(),
+	}); err != nil {
+		return err
+	}
 	s.c.Log.Info("key offered for rotation", "gun", route.GUN, "role", route.Role, "key", key.CanonicalID())
 	return writeKey(w, key)
 }
@@ -108,7 +113,7 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 		if err != nil {
 			return fmt.Errorf("read state of %s: %w", gun, err)
 		}
-		err = s.c.Store.Delete(ctx, state, s.c.Now())
+		err = s.c.Store.Delete(ctx, state, s.c.Now(), actor(r, ""))
 		if err == nil {
 			s.heads.drop(gun, state.Seq+1)
 			s.c.Log.Info("repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version)

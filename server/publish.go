@@ -41,14 +41,14 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)
 	defer cancel()
-	if err := s.publish(ctx, gun, files); err != nil {
+	if err := s.publish(ctx, gun, files, actor(r, "")); err != nil {
 		return explain(err)
 	}
 	w.Header().Set("Content-Length", "0")
 	return nil
 }
 
-func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File) error {
+func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by storage.Actor) error {
 	up, err := newUpload(files)
 	if err != nil {
 		return err
@@ -81,6 +81,7 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File) err
 		if err != nil {
 			return err
 		}
+		c.by = &by
 		state, err := s.commit(ctx, c)
 		var version *storage.VersionError
 		switch {
@@ -304,6 +305,7 @@ type candidate struct {
 	files []storage.NewFile
 	drop  []tuf.RoleName
 	now   time.Time
+	by    *storage.Actor // nil: it is the server that renews
 }
 
 // prepare verifies an upload on top of b and adds the files that the server
@@ -537,7 +539,7 @@ func walk(gun tuf.GUN, past *tuf.Past, files map[tuf.RoleName][]byte, o tuf.Opti
 func (s *Server) commit(ctx context.Context, c *candidate) (*storage.State, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	state, err := s.c.Store.Commit(ctx, c.gun, c.state, c.files, c.drop, c.now)
+	state, err := s.c.Store.Commit(ctx, c.gun, c.state, c.files, c.drop, c.now, c.by)
 	if err != nil && !errors.Is(err, storage.ErrConflict) {
 		var settled error
 		if state, settled = s.settle(ctx, c); settled != nil {

@@ -227,7 +227,7 @@ func TestDeleteAndRecreate(t *testing.T) {
 	next := newPublisher(t, w, app)
 	next.init(t, tag("new"))
 	next.hasTags(t, "targets", "new")
-	if _, err := w.sql.Commit(context.Background(), app, old, nil, nil, w.clock.Now()); err == nil {
+	if _, err := w.sql.Commit(context.Background(), app, old, nil, nil, w.clock.Now(), nil); err == nil {
 		t.Error("a base from before the deletion can be committed on")
 	}
 	if r := w.get("/v2/" + string(app) + "/_trust/tuf/targets." + etag[1:65] + ".json"); r.Code != http.StatusNotFound {

@@ -373,7 +373,7 @@ func TestCheckFinds(t *testing.T) {
 				}
 				files = append(files, storage.NewFile{File: tuf.File{Role: role, Version: e.Version, Raw: raw}, Expires: e.Expires})
 			}
-			if _, err := store.Commit(t.Context(), app, nil, c.edit(t, files), nil, w.clock.Now()); err != nil {
+			if _, err := store.Commit(t.Context(), app, nil, c.edit(t, files), nil, w.clock.Now(), nil); err != nil {
 				t.Fatal(err)
 			}
 			var roles []tuf.RoleName

@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/iechor/trust/database"
@@ -22,15 +24,15 @@ type packed struct {
 }
 
 // Commit implements [Store].
-func (s *SQL) Commit(ctx context.Context, gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName, now time.Time) (*State, error) {
-	state, err := s.commit(ctx, gun, base, files, drop, now)
+func (s *SQL) Commit(ctx context.Context, gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName, now time.Time, by *Actor) (*State, error) {
+	state, err := s.commit(ctx, gun, base, files, drop, now, by)
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: %w", gun, err)
 	}
 	return state, nil
 }
 
-func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName, now time.Time) (*State, error) {
+func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName, now time.Time, by *Actor) (*State, error) {
 	if err := sound(gun, base, files, drop); err != nil {
 		return nil, err
 	}
@@ -60,8 +62,11 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 				return err
 			}
 		}
-		state, err = current(ctx, t, gun)
-		return err
+		if state, err = current(ctx, t, gun); err != nil || by == nil {
+			return err
+		}
+		return record(ctx, t, AuditRecord{At: now, Act: Publish, Repository: gun, Actor: *by, Seq: state.Seq, Incarnation: state.Incarnation,
+			Version: state.Roles[tuf.RoleTimestamp].Version, Files: published(ready), Dropped: drop})
 	})
 	switch {
 	case errors.Is(err, database.ErrUncertain):
@@ -73,6 +78,23 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 		return nil, err
 	}
 	return state, nil
+}
+
+// published names the files of a commit, without the timestamp, which says
+// nothing of its own.
+func published(files []packed) []FileRecord {
+	var all []FileRecord
+	for _, f := range files {
+		if f.Role != tuf.RoleTimestamp {
+			all = append(all, FileRecord{f.Role, f.Version, hex.EncodeToString(f.digest[:])})
+		}
+	}
+	return byRole(all)
+}
+
+func byRole(all []FileRecord) []FileRecord {
+	slices.SortFunc(all, func(a, b FileRecord) int { return strings.Compare(string(a.Role), string(b.Role)) })
+	return all
 }
 
 // sound refuses what a caller may not ask for.
@@ -133,11 +155,8 @@ func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now 
 	case base != nil && base.Seq != have:
 		return revision{}, fmt.Errorf("%w: from %d to %d", ErrConflict, base.Seq, have)
 	}
-	if _, err := t.Exec(ctx, "UPDATE counters SET seq = seq + 1 WHERE id = 1"); err != nil {
-		return revision{}, fmt.Errorf("count: %w", err)
-	}
-	if err := t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1").Scan(&r.seq); err != nil {
-		return revision{}, fmt.Errorf("count: %w", err)
+	if r.seq, err = count(ctx, t); err != nil {
+		return revision{}, err
 	}
 	switch {
 	case !known:
@@ -152,6 +171,17 @@ func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now 
 		return revision{}, fmt.Errorf("advance repository: %w", err)
 	}
 	return r, nil
+}
+
+// count takes the next number of a commit or deletion.
+func count(ctx context.Context, t *database.Tx) (seq int64, err error) {
+	if _, err = t.Exec(ctx, "UPDATE counters SET seq = seq + 1 WHERE id = 1"); err != nil {
+		return 0, fmt.Errorf("count: %w", err)
+	}
+	if err = t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1").Scan(&seq); err != nil {
+		return 0, fmt.Errorf("count: %w", err)
+	}
+	return seq, nil
 }
 
 // one turns an update that met no row, because another was faster, into
@@ -266,12 +296,17 @@ func (s *SQL) settle(ctx context.Context, gun tuf.GUN, files []packed, cause err
 }
 
 // Delete implements [Store].
-func (s *SQL) Delete(ctx context.Context, base *State, now time.Time) error {
+func (s *SQL) Delete(ctx context.Context, base *State, now time.Time, by Actor) error {
 	if base == nil {
 		return fmt.Errorf("delete: %w", ErrNotFound)
 	}
+	act := Deleted
+	if by.Operator {
+		act = Reset
+	}
 	err := s.db.Update(ctx, func(t *database.Tx) error {
-		if _, err := current(ctx, t, base.GUN); err != nil {
+		state, err := current(ctx, t, base.GUN)
+		if err != nil {
 			return err
 		}
 		r, err := advance(ctx, t, base.GUN, base, now)
@@ -284,10 +319,14 @@ func (s *SQL) Delete(ctx context.Context, base *State, now time.Time) error {
 		if _, err := t.Exec(ctx, "DELETE FROM roles WHERE repository = ?", r.id); err != nil {
 			return fmt.Errorf("drop roles: %w", err)
 		}
-		if _, err := t.Exec(ctx, "UPDATE files SET retired = ? WHERE repository = ? AND retired = 0", now.UnixMicro(), r.id); err != nil {
-			return fmt.Errorf("retire files: %w", err)
+		if err := r.end(ctx, t, state, act, now); err != nil {
+			return err
 		}
-		return announce(ctx, t, base.GUN, 0, nil, now)
+		if err := announce(ctx, t, base.GUN, 0, nil, now); err != nil {
+			return err
+		}
+		return record(ctx, t, AuditRecord{At: now, Act: act, Repository: base.GUN, Actor: by, Seq: r.seq, Incarnation: state.Incarnation,
+			Version: state.Roles[tuf.RoleTimestamp].Version, Files: state.files()})
 	})
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", base.GUN, err)

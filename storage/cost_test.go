@@ -22,7 +22,7 @@ func history(t testing.TB, tags int, versions int64) (plain, whole, stored int64
 	for v := int64(1); v <= versions; v++ {
 		f := storagetest.Listing(tags, v, 1)
 		plain += int64(len(f.Raw))
-		if base, err = s.Commit(ctx, app, base, []storage.NewFile{f}, nil, storagetest.Start); err != nil {
+		if base, err = s.Commit(ctx, app, base, []storage.NewFile{f}, nil, storagetest.Start, nil); err != nil {
 			t.Fatalf("Commit = %v", err)
 		}
 	}
@@ -65,22 +65,27 @@ func BenchmarkHistory(b *testing.B) {
 	}
 }
 
+// A commit without and with its entry in the audit trail.
 func BenchmarkCommit(b *testing.B) {
-	s, _ := openStore(b, temp(b))
-	var base *storage.State
-	var err error
-	v := int64(0)
-	for b.Loop() {
-		v++
-		if base, err = s.Commit(b.Context(), app, base, storagetest.Files(app, v, 0), nil, storagetest.Start); err != nil {
-			b.Fatal(err)
-		}
+	for name, by := range map[string]*storage.Actor{"renewal": nil, "publish": {Subject: "alice", From: "192.0.2.1"}} {
+		b.Run(name, func(b *testing.B) {
+			s, _ := openStore(b, temp(b))
+			var base *storage.State
+			var err error
+			v := int64(0)
+			for b.Loop() {
+				v++
+				if base, err = s.Commit(b.Context(), app, base, storagetest.Files(app, v, 0), nil, storagetest.Start, by); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
 func BenchmarkCurrent(b *testing.B) {
 	s, _ := openStore(b, temp(b))
-	if _, err := s.Commit(b.Context(), app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start); err != nil {
+	if _, err := s.Commit(b.Context(), app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start, nil); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
@@ -93,7 +98,7 @@ func BenchmarkCurrent(b *testing.B) {
 // Eight readers at a time.
 func BenchmarkCurrentParallel(b *testing.B) {
 	s, _ := openStore(b, temp(b))
-	if _, err := s.Commit(b.Context(), app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start); err != nil {
+	if _, err := s.Commit(b.Context(), app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start, nil); err != nil {
 		b.Fatal(err)
 	}
 	b.SetParallelism(4)
@@ -114,7 +119,7 @@ func BenchmarkBlob(b *testing.B) {
 	var err error
 	for v := int64(1); v <= 40; v++ {
 		files := []storage.NewFile{storagetest.Listing(10_000, v, 1), storagetest.File(app, tuf.RoleTimestamp, v, 0)}
-		if base, err = s.Commit(b.Context(), app, base, files, nil, storagetest.Start); err != nil {
+		if base, err = s.Commit(b.Context(), app, base, files, nil, storagetest.Start, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -51,7 +51,7 @@ func commitForEver(path string) error {
 		if base != nil {
 			v = base.Floors[tuf.RoleTimestamp] + 1
 		}
-		if base, err = s.Commit(ctx, app, base, crashFiles(v), nil, storagetest.Start); err != nil {
+		if base, err = s.Commit(ctx, app, base, crashFiles(v), nil, storagetest.Start, nil); err != nil {
 			return err
 		}
 		fmt.Println(v) // acknowledged
@@ -221,12 +221,12 @@ func TestLostAnswer(t *testing.T) {
 		t.Fatalf("Open = %v", err)
 	}
 	d.lose.Store(true)
-	state, err := s.Commit(ctx, app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start)
+	state, err := s.Commit(ctx, app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start, nil)
 	if err != nil {
 		t.Fatalf("Commit that was done, answer lost = %v, want the state", err)
 	}
 	d.first.Store(true)
-	_, err = s.Commit(ctx, app, state, storagetest.Files(app, 2, 0), nil, storagetest.Start)
+	_, err = s.Commit(ctx, app, state, storagetest.Files(app, 2, 0), nil, storagetest.Start, nil)
 	if !errors.Is(err, database.ErrUncertain) || !errors.Is(err, errLost) || errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Commit that was not done = %v, want ErrUncertain", err)
 	}
@@ -235,19 +235,19 @@ func TestLostAnswer(t *testing.T) {
 	if err != nil || got.Seq != state.Seq {
 		t.Errorf("Current = %v, %v; want seq %d", got, err, state.Seq)
 	}
-	if got, err = s.Commit(ctx, app, got, storagetest.Files(app, 2, 0), nil, storagetest.Start); err != nil {
+	if got, err = s.Commit(ctx, app, got, storagetest.Files(app, 2, 0), nil, storagetest.Start, nil); err != nil {
 		t.Fatalf("Commit again = %v", err)
 	}
 
 	// Another publisher, faster, has other files of the same versions.
 	other, _ := openStore(t, path)
 	d.then = func() {
-		if _, err := other.Commit(ctx, app, got, storagetest.Files(app, 3, 1), nil, storagetest.Start); err != nil {
+		if _, err := other.Commit(ctx, app, got, storagetest.Files(app, 3, 1), nil, storagetest.Start, nil); err != nil {
 			t.Errorf("Commit by the other = %v", err)
 		}
 	}
 	d.lose.Store(true)
-	if _, err := s.Commit(ctx, app, got, storagetest.Files(app, 3, 0), nil, storagetest.Start); !errors.Is(err, storage.ErrConflict) {
+	if _, err := s.Commit(ctx, app, got, storagetest.Files(app, 3, 0), nil, storagetest.Start, nil); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Commit that was not done, and another was = %v, want ErrConflict", err)
 	}
 	storagetest.Check(t, s)

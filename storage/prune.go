@@ -71,9 +71,10 @@ func (s *SQL) pruneFiles(ctx context.Context, now time.Time) (more bool, err err
 		where string
 		keep  time.Duration
 	}{
-		{"role = 'timestamp'", s.config.Timestamps},
-		{"role = 'root'", s.config.Deleted},
-		{"role NOT IN ('timestamp', 'root') AND packed IN (0, 1)", s.config.Superseded}, // packed: for the index
+		{"role = 'timestamp' AND ending = 0", s.config.Timestamps},
+		{"role = 'root' AND ending = 0", s.config.Deleted},                                             // deleted by an older program
+		{"role NOT IN ('timestamp', 'root') AND packed IN (0, 1) AND ending = 0", s.config.Superseded}, // packed: for the index
+		{"ending > 0", s.config.Deleted},
 	} {
 		n := 0
 		err := s.db.Update(ctx, func(t *database.Tx) error {

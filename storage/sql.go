@@ -32,9 +32,9 @@ type Config struct {
 	Superseded time.Duration
 	// Timestamps is the same for timestamps. Default: one day.
 	Timestamps time.Duration
-	// Deleted is how long the roots of a deleted repository are kept in the
-	// database (its other files follow the rules above, from the deletion on).
-	// Default: 30 days.
+	// Deleted is how long the roots of a deleted repository, and the files
+	// that were current, are kept in the database, so that it can be looked at
+	// and restored (older files follow the rules above). Default: 30 days.
 	Deleted time.Duration
 	// Whole is how long superseded files can still be read without putting
 	// them together from later ones. Default: one hour.
@@ -50,7 +50,7 @@ type SQL struct {
 	config Config
 }
 
-var _ Store = (*SQL)(nil)
+var _ Archive = (*SQL)(nil)
 
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -194,11 +194,16 @@ func (s *SQL) file(ctx context.Context, query string, gun tuf.GUN, role tuf.Role
 	if !gun.Valid() || !role.Valid() {
 		return nil, time.Time{}, ErrNotFound
 	}
+	return s.read(ctx, query, string(gun), string(role), key)
+}
+
+// read reads the file whose digest and time of creation query finds.
+func (s *SQL) read(ctx context.Context, query string, args ...any) ([]byte, time.Time, error) {
 	var digest []byte
 	var created int64
 	var chain []blob
 	err := s.db.View(ctx, func(t *database.Tx) (err error) {
-		err = t.QueryRow(ctx, query, string(gun), string(role), key).Scan(&digest, &created)
+		err = t.QueryRow(ctx, query, args...).Scan(&digest, &created)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNotFound
 		}

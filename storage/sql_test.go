@@ -71,13 +71,13 @@ func TestFaulty(t *testing.T) {
 	f := storagetest.NewFaulty(s)
 	f.Inject(storagetest.Fault{Method: "Commit", Call: 1})
 	f.Inject(storagetest.Fault{Method: "Commit", Call: 2, After: true, Err: os.ErrDeadlineExceeded})
-	if _, err := f.Commit(ctx, app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start); !errors.Is(err, storagetest.ErrInjected) {
+	if _, err := f.Commit(ctx, app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start, nil); !errors.Is(err, storagetest.ErrInjected) {
 		t.Errorf("first Commit = %v, want ErrInjected", err)
 	}
 	if _, err := f.Current(ctx, app); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("Current after a fault before the work = %v, want ErrNotFound", err)
 	}
-	if _, err := f.Commit(ctx, app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := f.Commit(ctx, app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start, nil); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("second Commit = %v, want os.ErrDeadlineExceeded", err)
 	}
 	state, err := f.Current(ctx, app)
@@ -85,14 +85,14 @@ func TestFaulty(t *testing.T) {
 		t.Fatalf("Current after a fault after the work = %v", err)
 	}
 	f.Inject(storagetest.Fault{})
-	if err := f.Delete(ctx, state, storagetest.Start); !errors.Is(err, storagetest.ErrInjected) {
+	if err := f.Delete(ctx, state, storagetest.Start, storage.Actor{}); !errors.Is(err, storagetest.ErrInjected) {
 		t.Errorf("Delete = %v, want ErrInjected", err)
 	}
 	if _, err := f.Current(ctx, app); err != nil {
 		t.Errorf("Current, which writes nothing, = %v", err)
 	}
 	f.Heal()
-	if err := f.Delete(ctx, state, storagetest.Start); err != nil {
+	if err := f.Delete(ctx, state, storagetest.Start, storage.Actor{}); err != nil {
 		t.Errorf("Delete after Heal = %v", err)
 	}
 	if got := f.Calls("Commit"); got != 2 {
@@ -119,7 +119,7 @@ func TestReadYourWrites(t *testing.T) {
 	b, _ := openStore(t, path)
 	var base *storage.State
 	for v := int64(1); v <= 20; v++ {
-		state, err := a.Commit(t.Context(), app, base, storagetest.Files(app, v, 0), nil, storagetest.Start)
+		state, err := a.Commit(t.Context(), app, base, storagetest.Files(app, v, 0), nil, storagetest.Start, nil)
 		if err != nil {
 			t.Fatalf("Commit = %v", err)
 		}
@@ -136,7 +136,7 @@ func TestReopen(t *testing.T) {
 	t.Parallel()
 	path := temp(t)
 	a, _ := openStore(t, path)
-	state, err := a.Commit(t.Context(), app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start)
+	state, err := a.Commit(t.Context(), app, nil, storagetest.Files(app, 1, 0), nil, storagetest.Start, nil)
 	if err != nil {
 		t.Fatalf("Commit = %v", err)
 	}
@@ -162,11 +162,11 @@ func TestAttackChangedBlob(t *testing.T) {
 			ctx := t.Context()
 			s, db := openStore(t, temp(t))
 			files := []storage.NewFile{storagetest.File(app, tuf.RoleTargets, 1, 1)}
-			state, err := s.Commit(ctx, app, nil, files, nil, storagetest.Start)
+			state, err := s.Commit(ctx, app, nil, files, nil, storagetest.Start, nil)
 			if err != nil {
 				t.Fatalf("Commit = %v", err)
 			}
-			if state, err = s.Commit(ctx, app, state, []storage.NewFile{storagetest.File(app, tuf.RoleTargets, 2, 1)}, nil, storagetest.Start); err != nil {
+			if state, err = s.Commit(ctx, app, state, []storage.NewFile{storagetest.File(app, tuf.RoleTargets, 2, 1)}, nil, storagetest.Start, nil); err != nil {
 				t.Fatalf("Commit = %v", err)
 			}
 			if _, err := db.SQL().ExecContext(ctx, damage); err != nil {
@@ -194,7 +194,7 @@ func TestConfig(t *testing.T) {
 	var base *storage.State
 	for v := int64(1); v <= 250; v++ {
 		now := storagetest.Start.Add(time.Duration(v) * time.Minute)
-		if base, err = s.Commit(ctx, app, base, storagetest.Files(app, v, 0)[2:], nil, now); err != nil {
+		if base, err = s.Commit(ctx, app, base, storagetest.Files(app, v, 0)[2:], nil, now, nil); err != nil {
 			t.Fatalf("Commit = %v", err)
 		}
 	}
@@ -223,11 +223,11 @@ func TestPruneLeavesNothing(t *testing.T) {
 	var err error
 	for v := int64(1); v <= 130; v++ {
 		files := []storage.NewFile{storagetest.Listing(40, v, 1), storagetest.File(app, tuf.RoleRoot, v, 0)}
-		if base, err = s.Commit(ctx, app, base, files, nil, storagetest.Start); err != nil {
+		if base, err = s.Commit(ctx, app, base, files, nil, storagetest.Start, nil); err != nil {
 			t.Fatalf("Commit = %v", err)
 		}
 	}
-	if err := s.Delete(ctx, base, storagetest.Start); err != nil {
+	if err := s.Delete(ctx, base, storagetest.Start, storage.Actor{}); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
 	for after, roots := range map[time.Duration]int{2 * time.Hour: 130, 29 * 24 * time.Hour: 130} { // undoing a deletion by hand needs them
@@ -258,7 +258,7 @@ func TestPruneReleasesBase(t *testing.T) {
 	later := storagetest.Start.Add(2 * time.Hour)
 	commit := func(gun tuf.GUN, base *storage.State, f storage.NewFile) *storage.State {
 		t.Helper()
-		state, err := s.Commit(ctx, gun, base, []storage.NewFile{f}, nil, storagetest.Start)
+		state, err := s.Commit(ctx, gun, base, []storage.NewFile{f}, nil, storagetest.Start, nil)
 		if err != nil {
 			t.Fatalf("Commit = %v", err)
 		}
@@ -266,7 +266,7 @@ func TestPruneReleasesBase(t *testing.T) {
 	}
 	end := func(state *storage.State, now time.Time, blobs int) {
 		t.Helper()
-		if err := s.Delete(ctx, state, now); err != nil {
+		if err := s.Delete(ctx, state, now, storage.Actor{}); err != nil {
 			t.Fatalf("Delete = %v", err)
 		}
 		if err := s.Prune(ctx, now.Add(31*24*time.Hour)); err != nil {

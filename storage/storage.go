@@ -12,7 +12,11 @@
 // The package does not look into the files and verifies no signature; that is
 // done above it.
 //
-// Read storage.go, then sql.go, commit.go, blob.go and prune.go.
+// An [Archive] also has what is no longer current, and the audit trail: who
+// published and deleted what.
+//
+// Read storage.go, then sql.go, commit.go, blob.go and prune.go; archive.go
+// and audit.go are for administration.
 package storage
 
 import (
@@ -136,8 +140,10 @@ type Store interface {
 	// After any other error the caller does not know whether the files were
 	// committed, and reads the state again.
 	//
-	// A commit that includes a timestamp makes a record in the changefeed.
-	Commit(ctx context.Context, gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName, now time.Time) (*State, error)
+	// A commit that includes a timestamp makes a record in the changefeed. by
+	// is who published, for the audit trail; nil says that nobody did: it is
+	// the server that renews, which the trail does not tell of.
+	Commit(ctx context.Context, gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName, now time.Time, by *Actor) (*State, error)
 
 	// Blob returns the file of gun and role with that hash, current or older,
 	// and when it was committed; else ErrNotFound. The same bytes under another
@@ -149,10 +155,14 @@ type Store interface {
 	Version(ctx context.Context, gun tuf.GUN, role tuf.RoleName, version int64) (raw []byte, created time.Time, err error)
 
 	// Delete ends the repository if base is its current state, and makes a
-	// record in the changefeed. What is published later under the same name is
+	// record in the changefeed, and one of by in the audit trail. What is published later under the same name is
 	// a new incarnation: its versions start anew. ErrConflict: base is not
 	// current; ErrNotFound: nothing is published.
-	Delete(ctx context.Context, base *State, now time.Time) error
+	Delete(ctx context.Context, base *State, now time.Time, by Actor) error
+
+	// Record puts something else that was done into the audit trail, unless it
+	// is what the repository's last record says already.
+	Record(ctx context.Context, r AuditRecord) error
 
 	// Changes returns a part of the changefeed, always oldest first.
 	Changes(ctx context.Context, q ChangeQuery) ([]Change, error)

@@ -23,13 +23,13 @@ func testEmpty(t *testing.T, s storage.Store) {
 	}
 	f := File(app, tuf.RoleTargets, 1, 1)
 	gone(t, s, app, f)
-	if err := s.Delete(ctx, &storage.State{GUN: app, Seq: 1}, Start); !errors.Is(err, storage.ErrNotFound) {
+	if err := s.Delete(ctx, &storage.State{GUN: app, Seq: 1}, Start, storage.Actor{}); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("Delete of nothing = %v, want ErrNotFound", err)
 	}
-	if err := s.Delete(ctx, nil, Start); !errors.Is(err, storage.ErrNotFound) {
+	if err := s.Delete(ctx, nil, Start, storage.Actor{}); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("Delete(nil) = %v, want ErrNotFound", err)
 	}
-	if _, err := s.Commit(ctx, app, &storage.State{GUN: app, Seq: 1}, []storage.NewFile{f}, nil, Start); !errors.Is(err, storage.ErrConflict) {
+	if _, err := s.Commit(ctx, app, &storage.State{GUN: app, Seq: 1}, []storage.NewFile{f}, nil, Start, nil); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Commit on a state that never was = %v, want ErrConflict", err)
 	}
 	if err := s.Ping(ctx); err != nil {
@@ -105,7 +105,7 @@ func testRefused(t *testing.T, s storage.Store) {
 		"base of another":    {app, other, []storage.NewFile{ok}, nil},
 		"drop of targets":    {app, base, []storage.NewFile{ok}, []tuf.RoleName{tuf.RoleTargets}},
 	} {
-		if _, err := s.Commit(t.Context(), c.gun, c.base, c.files, c.drop, Start); err == nil || errors.Is(err, storage.ErrConflict) {
+		if _, err := s.Commit(t.Context(), c.gun, c.base, c.files, c.drop, Start, nil); err == nil || errors.Is(err, storage.ErrConflict) {
 			t.Errorf("%s: Commit = %v, want an error other than ErrConflict", name, err)
 		}
 		unchanged(t, s, app, base)
@@ -116,7 +116,7 @@ func testRefused(t *testing.T, s storage.Store) {
 func testAllOrNothing(t *testing.T, s storage.Store) {
 	base := commit(t, s, app, nil, Start, Files(app, 3, 0)...)
 	good, bad := File(app, tuf.RoleTargets, 4, 0), File(app, tuf.RoleTimestamp, 3, 1)
-	_, err := s.Commit(t.Context(), app, base, []storage.NewFile{good, bad}, nil, Start)
+	_, err := s.Commit(t.Context(), app, base, []storage.NewFile{good, bad}, nil, Start, nil)
 	if !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Commit = %v, want ErrConflict", err)
 	}
@@ -136,7 +136,7 @@ func testAttackRollback(t *testing.T, s storage.Store) {
 		"same version, other bytes": File(app, tuf.RoleTargets, 7, 1),
 		"lower version":             File(app, tuf.RoleTargets, 6, 0),
 	} {
-		_, err := s.Commit(t.Context(), app, base, []storage.NewFile{f}, nil, Start)
+		_, err := s.Commit(t.Context(), app, base, []storage.NewFile{f}, nil, Start, nil)
 		var v *storage.VersionError
 		if !errors.As(err, &v) || !errors.Is(err, storage.ErrConflict) {
 			t.Errorf("%s: Commit = %v, want a VersionError that is ErrConflict", name, err)
@@ -153,13 +153,13 @@ func testAttackStaleBase(t *testing.T, s storage.Store) {
 	old := commit(t, s, app, nil, Start, Files(app, 1, 0)...)
 	state := commit(t, s, app, old, Start, File(app, tuf.RoleTimestamp, 2, 0))
 	for name, base := range map[string]*storage.State{"older state": old, "nothing": nil} {
-		_, err := s.Commit(t.Context(), app, base, []storage.NewFile{File(app, tuf.RoleTargets, 2, 0)}, nil, Start)
+		_, err := s.Commit(t.Context(), app, base, []storage.NewFile{File(app, tuf.RoleTargets, 2, 0)}, nil, Start, nil)
 		var v *storage.VersionError
 		if !errors.Is(err, storage.ErrConflict) || errors.As(err, &v) {
 			t.Errorf("Commit on %s = %v, want ErrConflict and no VersionError", name, err)
 		}
 	}
-	if err := s.Delete(t.Context(), old, Start); !errors.Is(err, storage.ErrConflict) {
+	if err := s.Delete(t.Context(), old, Start, storage.Actor{}); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Delete of an older state = %v, want ErrConflict", err)
 	}
 	unchanged(t, s, app, state)
@@ -181,7 +181,7 @@ func Race(t *testing.T, stores ...storage.Store) {
 		var wg sync.WaitGroup
 		for p := range publishers {
 			wg.Go(func() {
-				state, err := stores[p%len(stores)].Commit(t.Context(), app, base, Files(app, round, p), nil, Start)
+				state, err := stores[p%len(stores)].Commit(t.Context(), app, base, Files(app, round, p), nil, Start, nil)
 				if err == nil {
 					won[p] = state
 				} else if !errors.Is(err, storage.ErrConflict) {
@@ -230,7 +230,7 @@ func testManyRepositories(t *testing.T, s storage.Store) {
 			var base *storage.State
 			for v := int64(1); v <= versions; v++ {
 				var err error
-				if base, err = s.Commit(t.Context(), gun, base, Files(gun, v, 0), nil, Start); err != nil {
+				if base, err = s.Commit(t.Context(), gun, base, Files(gun, v, 0), nil, Start, nil); err != nil {
 					t.Errorf("Commit(%s) = %v", gun, err)
 					return
 				}
@@ -255,7 +255,7 @@ func testCancelled(t *testing.T, s storage.Store) {
 	base := commit(t, s, app, nil, Start, Files(app, 1, 0)...)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Commit(ctx, app, base, Files(app, 2, 0), nil, Start); !errors.Is(err, context.Canceled) {
+	if _, err := s.Commit(ctx, app, base, Files(app, 2, 0), nil, Start, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Commit = %v, want context.Canceled", err)
 	}
 	if _, err := s.Current(ctx, app); !errors.Is(err, context.Canceled) || errors.Is(err, storage.ErrNotFound) {

@@ -18,7 +18,7 @@ var ErrInjected = errors.New("injected fault")
 // A Fault says which call fails, and how.
 type Fault struct {
 	// Method is the name of a method of [storage.Store], such as "Commit".
-	// Empty means all methods that change something: Commit, Delete, Prune.
+	// Empty means all methods that change something: Commit, Delete, Record, Seen, Prune.
 	Method string
 	// Call is the number of the matching call that fails, counted from 1 since
 	// the fault was injected. 0 means every matching call.
@@ -54,7 +54,7 @@ func NewFaulty(s storage.Store) *Faulty { return &Faulty{store: s, calls: map[st
 // such a fault would never happen.
 func (f *Faulty) Inject(fault Fault) {
 	switch fault.Method {
-	case "", "Current", "Commit", "Blob", "Version", "Delete", "Changes", "Heads", "Expiring", "Seen", "Prune", "GUNs", "Ping":
+	case "", "Current", "Commit", "Blob", "Version", "Delete", "Record", "Changes", "Heads", "Expiring", "Seen", "Prune", "GUNs", "Ping":
 	default:
 		panic("storagetest: a Store has no method " + fault.Method)
 	}
@@ -133,8 +133,8 @@ func (f *Faulty) Current(ctx context.Context, gun tuf.GUN) (*storage.State, erro
 }
 
 // Commit implements [storage.Store].
-func (f *Faulty) Commit(ctx context.Context, gun tuf.GUN, base *storage.State, files []storage.NewFile, drop []tuf.RoleName, now time.Time) (*storage.State, error) {
-	return call(f, "Commit", true, func() (*storage.State, error) { return f.store.Commit(ctx, gun, base, files, drop, now) })
+func (f *Faulty) Commit(ctx context.Context, gun tuf.GUN, base *storage.State, files []storage.NewFile, drop []tuf.RoleName, now time.Time, by *storage.Actor) (*storage.State, error) {
+	return call(f, "Commit", true, func() (*storage.State, error) { return f.store.Commit(ctx, gun, base, files, drop, now, by) })
 }
 
 // Blob implements [storage.Store].
@@ -156,8 +156,14 @@ func (f *Faulty) Version(ctx context.Context, gun tuf.GUN, role tuf.RoleName, ve
 }
 
 // Delete implements [storage.Store].
-func (f *Faulty) Delete(ctx context.Context, base *storage.State, now time.Time) error {
-	_, err := call(f, "Delete", true, func() (struct{}, error) { return struct{}{}, f.store.Delete(ctx, base, now) })
+func (f *Faulty) Delete(ctx context.Context, base *storage.State, now time.Time, by storage.Actor) error {
+	_, err := call(f, "Delete", true, func() (struct{}, error) { return struct{}{}, f.store.Delete(ctx, base, now, by) })
+	return err
+}
+
+// Record implements [storage.Store].
+func (f *Faulty) Record(ctx context.Context, r storage.AuditRecord) error {
+	_, err := call(f, "Record", true, func() (struct{}, error) { return struct{}{}, f.store.Record(ctx, r) })
 	return err
 }
 

@@ -69,7 +69,7 @@ func testSharedContent(t *testing.T, s storage.Store) {
 		f.Version = int64(len(same) - i)
 		readable(t, s, other, f, Start)
 	}
-	if err := s.Delete(t.Context(), a, Start); err != nil {
+	if err := s.Delete(t.Context(), a, Start, storage.Actor{}); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
 	if err := s.Prune(t.Context(), Start.Add(40*24*time.Hour)); err != nil {
@@ -87,7 +87,7 @@ func testDrop(t *testing.T, s storage.Store) {
 	ctx := t.Context()
 	old := File(app, tuf.RoleReleases, 9, 0)
 	base := commit(t, s, app, nil, Start, append(Files(app, 1, 0), old)...)
-	base, err := s.Commit(ctx, app, base, []storage.NewFile{File(app, tuf.RoleTargets, 2, 0)}, []tuf.RoleName{tuf.RoleReleases, "targets/never"}, Start)
+	base, err := s.Commit(ctx, app, base, []storage.NewFile{File(app, tuf.RoleTargets, 2, 0)}, []tuf.RoleName{tuf.RoleReleases, "targets/never"}, Start, nil)
 	if err != nil {
 		t.Fatalf("Commit = %v", err)
 	}
@@ -102,7 +102,7 @@ func testDrop(t *testing.T, s storage.Store) {
 	first := File(app, tuf.RoleReleases, 1, 1)
 	base = commit(t, s, app, base, Start, first)
 	readable(t, s, app, first, Start)
-	base, err = s.Commit(ctx, app, base, []storage.NewFile{File(app, tuf.RoleReleases, 1, 2)}, []tuf.RoleName{tuf.RoleReleases}, Start)
+	base, err = s.Commit(ctx, app, base, []storage.NewFile{File(app, tuf.RoleReleases, 1, 2)}, []tuf.RoleName{tuf.RoleReleases}, Start, nil)
 	if err != nil {
 		t.Fatalf("Commit that drops a role and brings it back = %v", err)
 	}
@@ -110,7 +110,7 @@ func testDrop(t *testing.T, s storage.Store) {
 		t.Errorf("floor of the role that came back = %d, want 1", got)
 	}
 	readable(t, s, app, File(app, tuf.RoleReleases, 1, 2), Start)
-	_, err = s.Commit(ctx, app, base, []storage.NewFile{File(app, tuf.RoleReleases, 1, 3)}, nil, Start)
+	_, err = s.Commit(ctx, app, base, []storage.NewFile{File(app, tuf.RoleReleases, 1, 3)}, nil, Start, nil)
 	var v *storage.VersionError
 	if !errors.As(err, &v) {
 		t.Errorf("Commit of a version the role has = %v, want a VersionError", err)
@@ -123,7 +123,7 @@ func testDelete(t *testing.T, s storage.Store) {
 	base := commit(t, s, app, nil, Start, append(Files(app, 1, 0), File(app, tuf.RoleReleases, 1, 0))...)
 	const longer = app + "/more" // begins with the name of the other
 	stays := commit(t, s, longer, nil, Start, Files(longer, 1, 0)...)
-	if err := s.Delete(ctx, base, Start.Add(time.Second)); err != nil {
+	if err := s.Delete(ctx, base, Start.Add(time.Second), storage.Actor{}); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
 	unchanged(t, s, app, nil)
@@ -131,7 +131,7 @@ func testDelete(t *testing.T, s storage.Store) {
 	for _, f := range Files(app, 1, 0) {
 		gone(t, s, app, f)
 	}
-	if err := s.Delete(ctx, base, Start); !errors.Is(err, storage.ErrNotFound) {
+	if err := s.Delete(ctx, base, Start, storage.Actor{}); !errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("second Delete = %v, want ErrNotFound", err)
 	}
 	changes, err := s.Changes(ctx, storage.ChangeQuery{GUN: app})
@@ -152,10 +152,10 @@ func testDelete(t *testing.T, s storage.Store) {
 func testAttackDeleteAndRecreate(t *testing.T, s storage.Store) {
 	ctx := t.Context()
 	old := commit(t, s, app, nil, Start, Files(app, 1, 0)...)
-	if err := s.Delete(ctx, old, Start); err != nil {
+	if err := s.Delete(ctx, old, Start, storage.Actor{}); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
-	if _, err := s.Commit(ctx, app, old, Files(app, 2, 0), nil, Start); !errors.Is(err, storage.ErrConflict) {
+	if _, err := s.Commit(ctx, app, old, Files(app, 2, 0), nil, Start, nil); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Commit on a deleted state = %v, want ErrConflict", err)
 	}
 	state := commit(t, s, app, nil, Start, Files(app, 1, 1)...)
@@ -170,15 +170,15 @@ func testAttackDeleteAndRecreate(t *testing.T, s storage.Store) {
 	for _, f := range Files(app, 1, 1) {
 		readable(t, s, app, f, Start)
 	}
-	if _, err := s.Commit(ctx, app, old, Files(app, 2, 0), nil, Start); !errors.Is(err, storage.ErrConflict) {
+	if _, err := s.Commit(ctx, app, old, Files(app, 2, 0), nil, Start, nil); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Commit on a state from before the deletion = %v, want ErrConflict", err)
 	}
-	if err := s.Delete(ctx, old, Start); !errors.Is(err, storage.ErrConflict) {
+	if err := s.Delete(ctx, old, Start, storage.Actor{}); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Delete of a state from before the deletion = %v, want ErrConflict", err)
 	}
 	unchanged(t, s, app, state)
 	for round := range 3 {
-		if err := s.Delete(ctx, state, Start); err != nil {
+		if err := s.Delete(ctx, state, Start, storage.Actor{}); err != nil {
 			t.Fatalf("round %d: Delete = %v", round, err)
 		}
 		state = commit(t, s, app, nil, Start, Files(app, 1, 1)...) // the same bytes again
@@ -210,7 +210,7 @@ func testAttackInjection(t *testing.T, s storage.Store) {
 		if changes, err := s.Changes(ctx, storage.ChangeQuery{GUN: gun}); err != nil || len(changes) != 0 {
 			t.Errorf("Changes(%q) = %v, %v; want none", gun, changes, err)
 		}
-		if _, err := s.Commit(ctx, gun, nil, Files(app, 1, 0), nil, Start); err == nil {
+		if _, err := s.Commit(ctx, gun, nil, Files(app, 1, 0), nil, Start, nil); err == nil {
 			t.Errorf("Commit(%q) was done", gun)
 		}
 	}
@@ -256,7 +256,7 @@ func testChangefeed(t *testing.T, s storage.Store) {
 		}
 	}
 	commit(t, s, app, bases[app], Start, File(app, tuf.RoleTargets, 9, 0)) // no timestamp: no record
-	if err := s.Delete(ctx, bases[other], Start); err != nil {
+	if err := s.Delete(ctx, bases[other], Start, storage.Actor{}); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
 	all = append(all, storage.Change{GUN: other, Deleted: true, At: Start})
@@ -315,7 +315,7 @@ func testChangefeedOrder(t *testing.T, s storage.Store) {
 			var base *storage.State
 			for v := int64(1); v <= versions; v++ {
 				var err error
-				if base, err = s.Commit(t.Context(), gun, base, Files(gun, v, 0), nil, Start); err != nil {
+				if base, err = s.Commit(t.Context(), gun, base, Files(gun, v, 0), nil, Start, nil); err != nil {
 					t.Errorf("Commit(%s) = %v", gun, err)
 					return
 				}

@@ -63,7 +63,7 @@ func testExpiring(t *testing.T, s storage.Store) {
 	publish("r/later", 9*day, 9*day)
 	publish("r/dead", -900*day, -900*day)
 	deleted := publish("r/deleted", day, day)
-	if err := s.Delete(ctx, deleted, Start); err != nil {
+	if err := s.Delete(ctx, deleted, Start, storage.Actor{}); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
 	want := func(before time.Time, limit int, want ...tuf.GUN) {
@@ -113,7 +113,7 @@ func testGUNs(t *testing.T, s storage.Store) {
 	for _, gun := range []tuf.GUN{"b", "a/b", "a", "a-b", "B", "a_b", "gone"} {
 		last = commit(t, s, gun, nil, Start, Files(gun, 1, 0)...)
 	}
-	if err := s.Delete(ctx, last, Start); err != nil {
+	if err := s.Delete(ctx, last, Start, storage.Actor{}); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
 	var got []tuf.GUN
@@ -183,7 +183,7 @@ func testPruneForgets(t *testing.T, s storage.Store) {
 		}
 	}
 	// The floor does not depend on what is kept.
-	_, err := s.Commit(t.Context(), app, base, []storage.NewFile{File(app, tuf.RoleTimestamp, 3, 1)}, nil, Start)
+	_, err := s.Commit(t.Context(), app, base, []storage.NewFile{File(app, tuf.RoleTimestamp, 3, 1)}, nil, Start, nil)
 	var v *storage.VersionError
 	if !errors.As(err, &v) || v.Have != days {
 		t.Errorf("Commit of a version that was forgotten = %v, want a VersionError with %d", err, days)
@@ -197,7 +197,7 @@ func testPruneForgets(t *testing.T, s storage.Store) {
 func testPruneDeleted(t *testing.T, s storage.Store) {
 	base := publishDaily(t, s, 3)
 	deleted := Start.Add(100 * day)
-	if err := s.Delete(t.Context(), base, deleted); err != nil {
+	if err := s.Delete(t.Context(), base, deleted, storage.Actor{}); err != nil {
 		t.Fatalf("Delete = %v", err)
 	}
 	state := commit(t, s, app, nil, deleted, Files(app, 1, 5)...)
@@ -264,7 +264,7 @@ func testPruneWhileCommitting(t *testing.T, s storage.Store) {
 	var base *storage.State
 	for v := int64(1); v <= versions; v++ {
 		f := Listing(60, v, 9)
-		state, err := s.Commit(t.Context(), app, base, []storage.NewFile{f}, nil, Start)
+		state, err := s.Commit(t.Context(), app, base, []storage.NewFile{f}, nil, Start, nil)
 		if err != nil {
 			t.Errorf("Commit = %v", err)
 			break

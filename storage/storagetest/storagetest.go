@@ -58,6 +58,10 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"PruneDeleted", testPruneDeleted},
 		{"PrunePacks", testPrunePacks},
 		{"PruneWhileCommitting", testPruneWhileCommitting},
+		{"Audit", testAudit},
+		{"AuditConcurrent", testAuditConcurrent},
+		{"Restore", testRestore},
+		{"Repositories", testRepositories},
 		{"Cancelled", testCancelled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -229,7 +233,7 @@ func hexHash(f storage.NewFile) string {
 // commit commits what must succeed.
 func commit(t *testing.T, s storage.Store, gun tuf.GUN, base *storage.State, now time.Time, files ...storage.NewFile) *storage.State {
 	t.Helper()
-	state, err := s.Commit(t.Context(), gun, base, files, nil, now)
+	state, err := s.Commit(t.Context(), gun, base, files, nil, now, nil)
 	if err != nil {
 		t.Fatalf("Commit(%s) = %v", gun, err)
 	}
