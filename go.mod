@@ -33,6 +33,9 @@ require (
 	golang.org/x/term v0.47.0
 )
 
+// Tokens: PKCS#11 as it is, in builds with cgo.
+require github.com/miekg/pkcs11 v1.1.2
+
 // Tests only: differences of structures, scripts, and another canonical JSON
 // to compare with.
 require (

@@ -16,6 +16,7 @@ var (
 	ErrNoPassphrase = errors.New("no passphrase was given")
 	ErrBroken       = errors.New("not a usable private key file")
 	ErrShared       = errors.New("private key file must not be readable or writable by others")
+	ErrSharedSecret = errors.New("it must not be readable or writable by others")
 	ErrExists       = errors.New("key with same ID already exists")
 	ErrClosed       = errors.New("the key store is closed")
 )

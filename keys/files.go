@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +37,41 @@ func ReadFile(path string) ([]*Block, error) {
 		return nil, err
 	}
 	return Parse(raw)
+}
+
+// maxSecret bounds the file of a passphrase or PIN, in bytes.
+const maxSecret = 4096
+
+// ReadSecret reads a file that holds a passphrase or PIN, and at most a newline
+// after it. The error matches [ErrSharedSecret] if others can read or write it.
+func ReadSecret(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	case checkMode(path, st.Mode()) != nil:
+		return nil, ErrSharedSecret
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > maxSecret {
+		clear(raw)
+		return nil, fmt.Errorf("it is larger than %d bytes", maxSecret)
+	}
+	secret := bytes.TrimSuffix(bytes.TrimSuffix(raw, []byte("\n")), []byte("\r"))
+	if len(secret) == 0 {
+		return nil, errors.New("it is empty")
+	}
+	return secret, nil
 }
 
 // checkMode refuses a file whose mode opens it to others (attacks.md N5).

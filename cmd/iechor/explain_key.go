@@ -50,7 +50,7 @@ func explainKeyWork(err error, c subject) (answer, bool) {
 		rotate *trust.NotRotatable
 	)
 	switch {
-	case errors.As(err, &file) && errors.Is(err, errSharedPassphrase):
+	case errors.As(err, &file) && errors.Is(err, keys.ErrSharedSecret):
 		return c.could(file.Error(), "find out who could have read it; to go on, chmod 600 "+file.path), true
 	case errors.As(err, &file):
 		return c.could(file.Error(), "correct "+file.variable+" or the file that it names, or unset it to be asked"), true

@@ -194,7 +194,7 @@ func spokenErrors() []spoken {
 		{"errTooManyAnswers", &passphraseError{someKey("root"), "", errTooManyAnswers}},
 		{"configError", &configError{path: "/home/alice/.iechor/config.json", line: 3, column: 5, reason: "unknown key"}},
 		{"passphraseFileError", stored(&passphraseFileError{repositoryPassphraseVariable + fileSuffix, "/run/secrets/repository", fs.ErrNotExist})},
-		{"passphraseFileError (shared)", stored(&passphraseFileError{repositoryPassphraseVariable + fileSuffix, "/run/secrets/repository", errSharedPassphrase})},
+		{"passphraseFileError (shared)", stored(&passphraseFileError{repositoryPassphraseVariable + fileSuffix, "/run/secrets/repository", keys.ErrSharedSecret})},
 		{"keyFileError (shared)", doing("refusing to load key from x.pem", &keys.SharedFile{Path: "x.pem"})},
 		{"keyFileError (broken)", doing("error importing key from x.pem", fmt.Errorf("%w: it ends too early", keys.ErrBroken))},
 		{"keyFileError (exists)", doing("error importing key from x.pem", &keys.ExistsError{ID: signed, Role: "alice"})},

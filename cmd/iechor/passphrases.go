@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"runtime"
 	"strings"
 	"unicode/utf8"
 
@@ -32,8 +29,6 @@ const (
 	minPassphrase = 8  // characters, of a new key's passphrase
 	maxNewAnswers = 12 // until setting a passphrase is given up
 	shortestID    = 7  // digits by which people name a key
-
-	maxPassphraseFile = 4096 // bytes
 )
 
 // rootNotice is shown once before a new root key (spec/cli.md 4.1).
@@ -150,7 +145,7 @@ func (p *passphrases) variable(key keys.Info) ([]byte, string, error) {
 		}
 		name += fileSuffix
 		if path := p.getenv(name); path != "" {
-			answer, err := readPassphrase(path)
+			answer, err := keys.ReadSecret(path)
 			if err != nil {
 				return nil, name, &passphraseFileError{name, path, err}
 			}
@@ -173,41 +168,6 @@ func variablesFor(key keys.Info) []string {
 	}
 	return append(names, passphraseVariable(key))
 }
-
-// readPassphrase reads a file that holds a passphrase and at most a newline
-// after it. Nobody else may be able to read it.
-func readPassphrase(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !st.Mode().IsRegular():
-		return nil, errors.New("it is not a regular file")
-	case runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0:
-		return nil, errSharedPassphrase
-	}
-	raw, err := io.ReadAll(io.LimitReader(f, maxPassphraseFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) > maxPassphraseFile {
-		clear(raw)
-		return nil, fmt.Errorf("it is larger than %d bytes", maxPassphraseFile)
-	}
-	answer := bytes.TrimSuffix(bytes.TrimSuffix(raw, []byte("\n")), []byte("\r"))
-	if len(answer) == 0 {
-		return nil, errors.New("it is empty")
-	}
-	return answer, nil
-}
-
-// errSharedPassphrase refuses a passphrase that others can read.
-var errSharedPassphrase = errors.New("it must not be readable or writable by others")
 
 // A passphraseFileError says that the file that a variable names cannot be
 // used.

@@ -76,7 +76,7 @@ func (x *examination) variables() {
 			continue // the file is not looked at either
 		}
 		if path := x.getenv(name + fileSuffix); path != "" {
-			passphrase, err := readPassphrase(path)
+			passphrase, err := keys.ReadSecret(path)
 			clear(passphrase)
 			if err != nil {
 				x.failed("variables", stateBroken, &passphraseFileError{name + fileSuffix, path, err})

@@ -1,0 +1,141 @@
+//go:build cgo
+
+package pkcs11
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/iechor/trust/keys"
+)
+
+// softHSM is where Debian and others put the library.
+var softHSM = []string{
+	"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so", "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+	"/usr/lib64/softhsm/libsofthsm2.so", "/usr/local/lib/softhsm/libsofthsm2.so", "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+}
+
+// The library reads its configuration when it is initialized, which happens
+// once: all tests share one folder of tokens, each with tokens of its own.
+var softHSMFolder string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "softhsm")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		softHSMFolder = filepath.Join(dir, "tokens")
+		config := filepath.Join(dir, "softhsm2.conf")
+		text := "directories.tokendir = " + softHSMFolder + "\nlog.level = ERROR\n"
+		if err := os.Mkdir(softHSMFolder, 0o700); err == nil {
+			err = os.WriteFile(config, []byte(text), 0o600)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		os.Setenv("SOFTHSM2_CONF", config)
+		return m.Run()
+	}())
+}
+
+var theLibrary = sync.OnceValue(func() *Library {
+	for _, path := range softHSM {
+		if _, err := os.Stat(path); err == nil {
+			return NewLibrary(path)
+		}
+	}
+	return nil
+})
+
+// library returns SoftHSM, or skips the test.
+func library(t testing.TB) *Library {
+	t.Helper()
+	l := theLibrary()
+	if l == nil {
+		say := t.Skip
+		if slices.Contains(strings.Split(os.Getenv("IECHOR_REQUIRE"), ","), "softhsm") {
+			say = t.Fatal
+		}
+		say("SoftHSM is not here: apt-get install softhsm2")
+	}
+	return l
+}
+
+const testPIN, testSOPIN = "1234", "12345678"
+
+// making is held while a token is made: SoftHSM shows one blank slot.
+var making sync.Mutex
+
+// newToken makes a token with a label, and returns it open.
+func newToken(t testing.TB, label string, pins keys.PINs) *Token {
+	t.Helper()
+	l := library(t)
+	making.Lock()
+	defer making.Unlock()
+	m, _, err := l.module()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots, err := m.slots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range slots {
+		i, err := m.info(n)
+		if err != nil || i.flags&flagInitialized != 0 {
+			continue
+		}
+		if err := m.initToken(n, testSOPIN, label); err != nil {
+			t.Fatalf("initialize token %s: %v", label, err)
+		}
+	}
+	slot, err := l.find(Choice{Label: label})
+	if slot.Token.Label == "" {
+		// Blank until it has a PIN.
+		slots, err = m.slots()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range slots {
+			if i, err := m.info(n); err == nil && i.label == label {
+				slot.Number = n
+			}
+		}
+	}
+	s, err := m.open(slot.Number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.login(userSO, []byte(testSOPIN)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.initPIN([]byte(testPIN)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.logout(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	token := Open(Config{Library: l, Token: Choice{Label: label}, PINs: pins})
+	t.Cleanup(func() {
+		if err := token.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return token
+}
+
+func fixed(pin string) keys.PINs {
+	return keys.FixedPIN(func() ([]byte, error) { return []byte(pin), nil })
+}
