@@ -95,6 +95,7 @@ var rules = []func(error, subject) (answer, bool){
 	explainStated,
 	explainInterruption,
 	explainPassphrase,
+	explainTokens,
 	explainKeyWork,
 	explainKeys,
 	explainUnsignedTag,

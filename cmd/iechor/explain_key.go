@@ -54,6 +54,8 @@ func explainKeyWork(err error, c subject) (answer, bool) {
 		return c.could(file.Error(), "find out who could have read it; to go on, chmod 600 "+file.path), true
 	case errors.As(err, &file):
 		return c.could(file.Error(), "correct "+file.variable+" or the file that it names, or unset it to be asked"), true
+	case errors.Is(err, keys.ErrSharedSecret):
+		return c.could(err.Error(), "find out who could have read it; to go on, make it yours alone: chmod 600"), true
 	case errors.As(err, &rotate):
 		return exactly(exitCannot, rotationRefused(rotate), "the client keeps the keys of root and targets, the server that of timestamp; for snapshot it may be either; signers are changed with \"iechor trust signer\"")
 	case !errors.As(err, &moved):

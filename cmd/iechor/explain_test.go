@@ -54,6 +54,12 @@ func stored(err error) error {
 	return &keys.StoreError{Store: "/home/alice/.iechor/trust/private", Key: someKey("targets"), Err: err}
 }
 
+var someToken = keys.TokenInfo{Label: "ci", Serial: "4f2a9c01"}
+
+func onToken(err error) error {
+	return &keys.StoreError{Store: "token ci", Key: someKey("root"), Err: err}
+}
+
 func someKey(role string) keys.Info {
 	i := keys.Info{ID: tuf.CanonicalID("57954f0" + strings.Repeat("0", 57)), Role: role}
 	if role == "targets" {
@@ -195,6 +201,23 @@ func spokenErrors() []spoken {
 		{"configError", &configError{path: "/home/alice/.iechor/config.json", line: 3, column: 5, reason: "unknown key"}},
 		{"passphraseFileError", stored(&passphraseFileError{repositoryPassphraseVariable + fileSuffix, "/run/secrets/repository", fs.ErrNotExist})},
 		{"passphraseFileError (shared)", stored(&passphraseFileError{repositoryPassphraseVariable + fileSuffix, "/run/secrets/repository", keys.ErrSharedSecret})},
+		{"keys.ErrSharedSecret", keys.ErrSharedSecret},
+		{"keys.ErrNoSupport", fmt.Errorf("%w: PKCS#11 needs a build with cgo", keys.ErrNoSupport)},
+		{"keys.ErrDriver", fmt.Errorf("%w: %w", keys.ErrDriver, &fs.PathError{Op: "stat", Path: "/usr/lib/softhsm/libsofthsm2.so", Err: fs.ErrNotExist})},
+		{"keys.ErrTokenAbsent", onToken(fmt.Errorf("%w: token ci at /usr/lib/softhsm/libsofthsm2.so", keys.ErrTokenAbsent))},
+		{"keys.ErrTokenGone", onToken(fmt.Errorf("%w: %s", keys.ErrTokenGone, someToken))},
+		{"keys.ErrTokenBusy", onToken(fmt.Errorf("%w: CKR_SESSION_COUNT", keys.ErrTokenBusy))},
+		{"keys.ErrTokenFull", onToken(fmt.Errorf("%w: CKR_DEVICE_MEMORY", keys.ErrTokenFull))},
+		{"keys.ErrTokenBlank", fmt.Errorf("%w: %s", keys.ErrTokenBlank, someToken)},
+		{"keys.ErrSeveralTokens", keys.ErrSeveralTokens},
+		{"keys.ErrTokenRefuses", onToken(fmt.Errorf("%w: CKR_MECHANISM_INVALID", keys.ErrTokenRefuses))},
+		{"keys.ErrPIN", onToken(&keys.PINError{Token: someToken, Left: 2})},
+		{"keys.ErrPIN (last)", onToken(&keys.PINError{Token: someToken, Left: 1})},
+		{"keys.ErrPIN (few)", onToken(&keys.PINError{Token: someToken, Left: keys.TriesFew})},
+		{"keys.ErrPIN (unknown)", onToken(&keys.PINError{Token: someToken})},
+		{"keys.ErrPINLocked", onToken(&keys.PINError{Token: someToken, Locked: true})},
+		{"keys.ErrLastTry", onToken(fmt.Errorf("%w: %s", keys.ErrLastTry, someToken))},
+		{"keys.ErrNoPIN", onToken(keys.ErrNoPIN)},
 		{"keyFileError (shared)", doing("refusing to load key from x.pem", &keys.SharedFile{Path: "x.pem"})},
 		{"keyFileError (broken)", doing("error importing key from x.pem", fmt.Errorf("%w: it ends too early", keys.ErrBroken))},
 		{"keyFileError (exists)", doing("error importing key from x.pem", &keys.ExistsError{ID: signed, Role: "alice"})},

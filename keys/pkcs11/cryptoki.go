@@ -193,7 +193,7 @@ func (s *cryptokiSession) encrypt(m mechanism, key handle, text []byte) (iv, sea
 		sealed, err = s.c.Encrypt(s.s, text)
 		return m.iv, sealed, rv(err)
 	}
-	p := p11.NewGCMParams(m.iv, m.aad, 128)
+	p := p11.NewGCMParams(m.iv, nil, 128)
 	defer p.Free()
 	if err := s.c.EncryptInit(s.s, []*p11.Mechanism{p11.NewMechanism(m.kind, p)}, p11.ObjectHandle(key)); err != nil {
 		return nil, nil, rv(err)
@@ -205,7 +205,7 @@ func (s *cryptokiSession) encrypt(m mechanism, key handle, text []byte) (iv, sea
 func (s *cryptokiSession) decrypt(m mechanism, key handle, sealed []byte) ([]byte, error) {
 	ms := plain(m)
 	if m.kind == mechAESGCM {
-		p := p11.NewGCMParams(m.iv, m.aad, 128)
+		p := p11.NewGCMParams(m.iv, nil, 128)
 		defer p.Free()
 		ms = []*p11.Mechanism{p11.NewMechanism(m.kind, p)}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,9 +15,8 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
-// ErrUnwrap says that something was not wrapped by this key, was changed, or is
-// bound to something else.
-var ErrUnwrap = errors.New("the wrapped key has been changed, or belongs elsewhere")
+// ErrUnwrap says that something was not wrapped by this key, or was changed.
+var ErrUnwrap = errors.New("the wrapped key has been changed, or was wrapped by another key")
 
 // A KEK is a key-encryption key: an AES key of 256 bits that never leaves its
 // token. It is safe for concurrent use, and outlives the loss of the
@@ -51,11 +51,7 @@ func (t *Token) KEK(ctx context.Context, label string) (*KEK, error) {
 		if err != nil {
 			return err
 		}
-		// The key may have no id: then its label says which key it is.
-		k.id = "pkcs11:" + label
-		if len(id) > 0 {
-			k.id = "pkcs11:" + hex.EncodeToString(id)
-		}
+		k.id = nameKEK(id, label)
 		k.gcm, err = c.offers(mechAESGCM)
 		return err
 	})
@@ -129,7 +125,7 @@ func (k *KEK) find(c *connection, s session) (handle, error) {
 		if err != nil {
 			return 0, err
 		}
-		if len(id) > 0 && k.id != "pkcs11:"+hex.EncodeToString(id) {
+		if k.id != nameKEK(id, k.label) {
 			return 0, fmt.Errorf("%w: another key has its label now", tuf.ErrNoKey)
 		}
 	}
@@ -139,19 +135,29 @@ func (k *KEK) find(c *connection, s session) (handle, error) {
 	return found[0], nil
 }
 
+// nameKEK names a key by its id on the token. Who made it may have given it
+// none: then its label says which key it is.
+func nameKEK(id []byte, label string) string {
+	if len(id) == 0 || len(id) > 64 {
+		sum := sha256.Sum256([]byte(label))
+		return "pkcs11:label:" + hex.EncodeToString(sum[:8])
+	}
+	return "pkcs11:" + hex.EncodeToString(id)
+}
+
 // ID names the key, and stays the same as long as it lives. It is no secret.
 func (k *KEK) ID() string { return k.id }
 
-// Wrap encrypts plain. Only who names the same bound can unwrap it.
-func (k *KEK) Wrap(ctx context.Context, plain, bound []byte) ([]byte, error) {
+// Wrap encrypts and authenticates plain, such as a key.
+func (k *KEK) Wrap(ctx context.Context, plain []byte) ([]byte, error) {
 	if !k.gcm {
-		return k.wrapEnvelope(ctx, plain, bound)
+		return k.wrapEnvelope(ctx, plain)
 	}
 	nonce := make([]byte, 12)
 	rand.Read(nonce)
 	var out []byte
 	err := k.use(ctx, func(s session, h handle) error {
-		iv, sealed, err := s.encrypt(mechanism{kind: mechAESGCM, iv: nonce, aad: bound}, h, plain)
+		iv, sealed, err := s.encrypt(mechanism{kind: mechAESGCM, iv: nonce}, h, plain)
 		if err == nil && (len(iv) != 12 || len(sealed) != len(plain)+16) {
 			err = fmt.Errorf("%w: it encrypts in a form of its own", keys.ErrTokenRefuses)
 		}
@@ -164,7 +170,7 @@ func (k *KEK) Wrap(ctx context.Context, plain, bound []byte) ([]byte, error) {
 	return out, nil
 }
 
-func (k *KEK) wrapEnvelope(ctx context.Context, plain, bound []byte) ([]byte, error) {
+func (k *KEK) wrapEnvelope(ctx context.Context, plain []byte) ([]byte, error) {
 	fresh := make([]byte, 32+16)
 	rand.Read(fresh)
 	defer clear(fresh)
@@ -185,7 +191,7 @@ func (k *KEK) wrapEnvelope(ctx context.Context, plain, bound []byte) ([]byte, er
 		return nil, err
 	}
 	head := slices.Concat([]byte{wrapEnvelope}, iv, sealed)
-	return aead.Seal(head, nil, plain, bound), nil
+	return aead.Seal(head, nil, plain, nil), nil
 }
 
 // newGCM is AES-GCM that chooses its nonce and puts it before what it seals.
@@ -198,12 +204,12 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 }
 
 // Unwrap is the inverse of Wrap. The caller wipes the result. The error matches
-// ErrUnwrap if wrapped is not of this key or not for bound; every other error
-// is about the token.
-func (k *KEK) Unwrap(ctx context.Context, wrapped, bound []byte) ([]byte, error) {
+// ErrUnwrap if wrapped is not of this key, or was changed; every other error is
+// about the token.
+func (k *KEK) Unwrap(ctx context.Context, wrapped []byte) ([]byte, error) {
 	switch {
 	case len(wrapped) > 1+12+16 && wrapped[0] == wrapGCM:
-		return k.decrypt(ctx, mechanism{kind: mechAESGCM, iv: wrapped[1:13], aad: bound}, wrapped[13:])
+		return k.decrypt(ctx, mechanism{kind: mechAESGCM, iv: wrapped[1:13]}, wrapped[13:])
 	case len(wrapped) > 1+16+32+12+16 && wrapped[0] == wrapEnvelope:
 		once, err := k.decrypt(ctx, mechanism{kind: mechAESCBC, iv: wrapped[1:17]}, wrapped[17:49])
 		if err != nil {
@@ -214,7 +220,7 @@ func (k *KEK) Unwrap(ctx context.Context, wrapped, bound []byte) ([]byte, error)
 		if err != nil {
 			return nil, err
 		}
-		plain, err := aead.Open(nil, nil, wrapped[49:], bound)
+		plain, err := aead.Open(nil, nil, wrapped[49:], nil)
 		if err != nil {
 			return nil, ErrUnwrap
 		}
@@ -246,7 +252,7 @@ var vague = []code{codeGeneral, codeFailed, codeData, codeDataLength}
 
 // works reports whether the key can do what is asked of it.
 func (k *KEK) works(ctx context.Context) bool {
-	_, err := k.Wrap(ctx, []byte("iechor"), nil)
+	_, err := k.Wrap(ctx, []byte("iechor"))
 	return err == nil
 }
 

@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -42,13 +45,12 @@ func TestKEKOnSoftHSM(t *testing.T) {
 	}
 	envelope := *k
 	envelope.gcm = false
-	bound := []byte("row 1")
 	for _, k := range []*KEK{k, &envelope} {
 		var wg sync.WaitGroup
 		for i := range 20 {
 			wg.Go(func() {
 				plain := fmt.Appendf(nil, "a private key of some length, number %d", i)
-				wrapped, err := k.Wrap(ctx, plain, bound)
+				wrapped, err := k.Wrap(ctx, plain)
 				if err != nil {
 					t.Errorf("Wrap: %v", err)
 					return
@@ -56,18 +58,15 @@ func TestKEKOnSoftHSM(t *testing.T) {
 				if bytes.Contains(wrapped, plain[:10]) {
 					t.Error("the wrapped key can be read")
 				}
-				if got, err := k.Unwrap(ctx, wrapped, bound); err != nil || !bytes.Equal(got, plain) {
+				if got, err := k.Unwrap(ctx, wrapped); err != nil || !bytes.Equal(got, plain) {
 					t.Errorf("Unwrap = %q, %v", got, err)
 				}
-				if _, err := k.Unwrap(ctx, wrapped, []byte("row 2")); !errors.Is(err, ErrUnwrap) {
-					t.Errorf("Unwrap for another row: %v, want ErrUnwrap", err)
-				}
-				if _, err := other.Unwrap(ctx, wrapped, bound); !errors.Is(err, ErrUnwrap) {
+				if _, err := other.Unwrap(ctx, wrapped); !errors.Is(err, ErrUnwrap) {
 					t.Errorf("Unwrap by another key: %v, want ErrUnwrap", err)
 				}
 				at := i * len(wrapped) / 20
 				wrapped[at] ^= 1
-				if _, err := k.Unwrap(ctx, wrapped, bound); !errors.Is(err, ErrUnwrap) {
+				if _, err := k.Unwrap(ctx, wrapped); !errors.Is(err, ErrUnwrap) {
 					t.Errorf("Unwrap with byte %d changed: %v, want ErrUnwrap", at, err)
 				}
 			})
@@ -75,7 +74,7 @@ func TestKEKOnSoftHSM(t *testing.T) {
 		wg.Wait()
 	}
 	for _, short := range [][]byte{nil, {1}, {2}, make([]byte, 200)} {
-		if _, err := k.Unwrap(ctx, short, bound); !errors.Is(err, ErrUnwrap) {
+		if _, err := k.Unwrap(ctx, short); !errors.Is(err, ErrUnwrap) {
 			t.Errorf("Unwrap of %d bytes: %v, want ErrUnwrap", len(short), err)
 		}
 	}
@@ -88,16 +87,61 @@ func BenchmarkKEK(b *testing.B) {
 		b.Fatal(err)
 	}
 	plain := make([]byte, 138)
-	wrapped, err := k.Wrap(b.Context(), plain, nil)
+	wrapped, err := k.Wrap(b.Context(), plain)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
-			if _, err := k.Unwrap(b.Context(), wrapped, nil); err != nil {
+			if _, err := k.Unwrap(b.Context(), wrapped); err != nil {
 				b.Error(err)
 				return
 			}
 		}
 	})
+}
+
+// TestKEKOfPKCS11Tool takes a key that was made with OpenSC's tool, found by a
+// URI.
+func TestKEKOfPKCS11Tool(t *testing.T) {
+	t.Parallel()
+	token := newToken(t, "kek-tool", nil)
+	run(t, "pkcs11-tool", "--module", token.c.Library.path, "--token-label", "kek-tool", "--login", "--pin", testPIN,
+		"--keygen", "--key-type", "AES:32", "--label", "iechor kek")
+	pin := filepath.Join(t.TempDir(), "pin")
+	if err := os.WriteFile(pin, []byte(testPIN+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u, err := ParseURI("pkcs11:token=kek-tool;object=iechor%20kek?module-path=" + token.c.Library.path + "&pin-source=file:" + pin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := u.Config()
+	c.Library = token.c.Library // one for the process
+	opened := Open(c)
+	defer opened.Close()
+	k, err := opened.KEK(t.Context(), u.Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, err := k.Wrap(t.Context(), []byte("a key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := k.Unwrap(t.Context(), wrapped); err != nil || string(got) != "a key" {
+		t.Errorf("Unwrap = %q, %v", got, err)
+	}
+}
+
+// run runs a peer, or skips the test.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		missing(t, "opensc", name+" is not here: apt-get install opensc")
+	}
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
 }

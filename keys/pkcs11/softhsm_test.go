@@ -61,13 +61,18 @@ func library(t testing.TB) *Library {
 	t.Helper()
 	l := theLibrary()
 	if l == nil {
-		say := t.Skip
-		if slices.Contains(strings.Split(os.Getenv("IECHOR_REQUIRE"), ","), "softhsm") {
-			say = t.Fatal
-		}
-		say("SoftHSM is not here: apt-get install softhsm2")
+		missing(t, "softhsm", "SoftHSM is not here: apt-get install softhsm2")
 	}
 	return l
+}
+
+// missing skips the test, unless IECHOR_REQUIRE names the peer.
+func missing(t testing.TB, peer, how string) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("IECHOR_REQUIRE"), ","), peer) {
+		t.Fatal(how)
+	}
+	t.Skip(how)
 }
 
 const testPIN, testSOPIN = "1234", "12345678"

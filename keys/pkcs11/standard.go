@@ -58,9 +58,9 @@ type attribute struct {
 }
 
 type mechanism struct {
-	kind    uint
-	iv, aad []byte // of AES
-	pss     bool   // SHA-256 with a salt of 32 bytes
+	kind uint
+	iv   []byte // of AES
+	pss  bool   // SHA-256 with a salt of 32 bytes
 }
 
 const (
