@@ -93,6 +93,8 @@ type Error struct {
 	Message   string
 	Detail    any    // marshalled to JSON; left out if nil. From ReadError: *Invalid for INVALID_UPDATE, else json.RawMessage
 	Challenge string // WWW-Authenticate, for 401
+	// RetryAfter says when to try again, in whole seconds; 0: nothing is said.
+	RetryAfter int
 }
 
 // NewError returns the refusal for a code, with the status and the message of
@@ -248,6 +250,9 @@ func WriteError(w http.ResponseWriter, e *Error) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if e.Challenge != "" {
 		h.Set("WWW-Authenticate", e.Challenge)
+	}
+	if e.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(e.RetryAfter))
 	}
 	w.WriteHeader(e.Status)
 	_, _ = w.Write(body) // the peer is gone if this fails; nobody is left to tell

@@ -420,13 +420,13 @@ func TestAttackListing(t *testing.T) {
 // onlyPull lets everybody read single repositories.
 type onlyPull struct{}
 
-func (onlyPull) Authorize(_ *http.Request, a Access) error {
+func (onlyPull) Authorize(_ *http.Request, a Access) (Grant, error) {
 	if a.Type == "repository" && len(a.Actions) == 1 && a.Actions[0] == "pull" {
-		return nil
+		return Grant{}, nil
 	}
 	e := api.NewError(api.Unauthorized, nil)
 	e.Challenge = `Bearer realm="https://auth.example/token"`
-	return e
+	return Grant{}, e
 }
 
 // S3: what a publisher who signs the snapshots has put into one, and the signer

@@ -91,9 +91,9 @@ func notFound(err error) error {
 	return err
 }
 
-func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.Route, now time.Time) error {
+func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.Route, by Grant, now time.Time) error {
 	ctx := r.Context()
-	h, err := s.heads.getAt(ctx, route.GUN, s.wantsFresh(r, route.GUN), now)
+	h, err := s.heads.getAt(ctx, route.GUN, wantsFresh(r, by), now)
 	if err != nil {
 		return notFound(err)
 	}
@@ -119,11 +119,11 @@ func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.
 			return notFound(err)
 		}
 	}
-	s.write(w, r, f, s.current, false)
+	write(w, r, f, s.current.to(by), false)
 	return nil
 }
 
-func (s *Server) serveByHash(w http.ResponseWriter, r *http.Request, route api.Route, now time.Time) error {
+func (s *Server) serveByHash(w http.ResponseWriter, r *http.Request, route api.Route, by Grant, now time.Time) error {
 	// Through the head, so that nothing is served of a repository that was
 	// deleted.
 	h, err := s.heads.getAt(r.Context(), route.GUN, false, now)
@@ -140,23 +140,23 @@ func (s *Server) serveByHash(w http.ResponseWriter, r *http.Request, route api.R
 	if err != nil {
 		return notFound(err)
 	}
-	s.write(w, r, f, s.consistent, true)
+	write(w, r, f, s.consistent.to(by), true)
 	return nil
 }
 
-func (s *Server) serveByVersion(w http.ResponseWriter, r *http.Request, route api.Route) error {
+func (s *Server) serveByVersion(w http.ResponseWriter, r *http.Request, route api.Route, by Grant) error {
 	raw, created, err := s.c.Store.Version(r.Context(), route.GUN, route.Role, route.Version)
 	if err != nil {
 		return notFound(err)
 	}
-	s.write(w, r, newFile(raw, created), s.consistent, true)
+	write(w, r, newFile(raw, created), s.consistent.to(by), true)
 	return nil
 }
 
 // wantsFresh reports whether a request is answered from the store, because it
 // asks for that or comes from a publisher.
-func (s *Server) wantsFresh(r *http.Request, gun tuf.GUN) bool {
-	if t, ok := s.c.Auth.(PublisherTeller); ok && t.MayPublish(r, string(gun)) {
+func wantsFresh(r *http.Request, by Grant) bool {
+	if by.Publisher {
 		return true
 	}
 	for _, v := range r.Header["Cache-Control"] {
@@ -169,7 +169,7 @@ func (s *Server) wantsFresh(r *http.Request, gun tuf.GUN) bool {
 
 // write answers with a file. immutable says that the address will never name
 // other bytes.
-func (s *Server) write(w http.ResponseWriter, r *http.Request, f *file, cache []string, immutable bool) {
+func write(w http.ResponseWriter, r *http.Request, f *file, cache []string, immutable bool) {
 	h := w.Header()
 	h["Cache-Control"] = cache
 	if len(cache) == 1 && cache[0] == uncached {
@@ -206,13 +206,26 @@ var (
 	noCache      = []string{"no-cache"}
 )
 
-// cacheControl is the field of files that caches may keep for age.
-func cacheControl(age time.Duration, more string) []string {
+// An aging is the Cache-Control field of a kind of files.
+type aging struct {
+	public  []string // of what everybody may read
+	private []string // of the rest, which shared caches must not give to others (attacks.md S10)
+}
+
+// newAging is of files that caches may keep for age.
+func newAging(age time.Duration, more string) aging {
 	if age < time.Second {
-		return []string{uncached}
+		return aging{[]string{uncached}, []string{uncached}}
 	}
 	n := strconv.FormatInt(int64(age/time.Second), 10)
-	return []string{"public, max-age=" + n + ", s-maxage=" + n + more}
+	return aging{[]string{"public, max-age=" + n + ", s-maxage=" + n + more}, []string{"private, max-age=" + n + more}}
+}
+
+func (a aging) to(by Grant) []string {
+	if by.Who == "" {
+		return a.public
+	}
+	return a.private
 }
 
 // matches reports whether the requester has f already. The date decides only

@@ -30,17 +30,17 @@ func (s *Server) serveKey(w http.ResponseWriter, r *http.Request, route api.Rout
 // serveRotate answers with a key that was never used. Repeating the request
 // gives the same one until it is used, so that nobody can make the signer
 // create keys without bound (attacks.md S7).
-func (s *Server) serveRotate(w http.ResponseWriter, r *http.Request, route api.Route) error {
+func (s *Server) serveRotate(w http.ResponseWriter, r *http.Request, route api.Route, by Grant) error {
 	key, err := s.pendingKey(r.Context(), route.GUN, route.Role)
 	if err != nil {
 		return err
 	}
 	if err := s.c.Store.Record(r.Context(), storage.AuditRecord{
-		At: s.c.Now(), Act: storage.Rotate, Repository: route.GUN, Actor: actor(r, ""), Role: route.Role, Key: key.CanonicalID(),
+		At: s.c.Now(), Act: storage.Rotate, Repository: route.GUN, Actor: actor(r, by.Who), Role: route.Role, Key: key.CanonicalID(),
 	}); err != nil {
 		return err
 	}
-	s.c.Log.Info("key offered for rotation", "gun", route.GUN, "role", route.Role, "key", key.CanonicalID())
+	s.c.Log.Info("key offered for rotation", "gun", route.GUN, "role", route.Role, "key", key.CanonicalID(), "by", by.Who)
 	return writeKey(w, key)
 }
 
@@ -97,7 +97,7 @@ func writeKey(w http.ResponseWriter, key tuf.PublicKey) error {
 
 // serveDelete ends a repository. To delete what is not there is success, so
 // that a deletion whose answer was lost can be repeated.
-func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN) error {
+func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN, by Grant) error {
 	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)
 	defer cancel()
 	unlock, err := s.publishing.lock(ctx, gun)
@@ -113,10 +113,10 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 		if err != nil {
 			return fmt.Errorf("read state of %s: %w", gun, err)
 		}
-		err = s.c.Store.Delete(ctx, state, s.c.Now(), actor(r, ""))
+		err = s.c.Store.Delete(ctx, state, s.c.Now(), actor(r, by.Who))
 		if err == nil {
 			s.heads.drop(gun, state.Seq+1)
-			s.c.Log.Info("repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version)
+			s.c.Log.Info("repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Who, "from", r.RemoteAddr)
 			break
 		}
 		if !errors.Is(err, storage.ErrConflict) && !errors.Is(err, storage.ErrNotFound) || try == conflicts {

@@ -24,7 +24,7 @@ const conflicts = 16
 // serveUpload is the one way in which a publisher changes a repository: all
 // files of the upload become current together with the snapshot and timestamp
 // that the server adds, or nothing changes.
-func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN) error {
+func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN, by Grant) error {
 	under := w // closes the connection of an endless upload
 	if sw, ok := w.(*statusWriter); ok {
 		under = sw.ResponseWriter
@@ -41,7 +41,7 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)
 	defer cancel()
-	if err := s.publish(ctx, gun, files, actor(r, "")); err != nil {
+	if err := s.publish(ctx, gun, files, actor(r, by.Who)); err != nil {
 		return explain(err)
 	}
 	w.Header().Set("Content-Length", "0")
@@ -94,7 +94,7 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by 
 		case err != nil:
 			return &failure{api.Updating, err}
 		default:
-			s.c.Log.Info("published", "gun", gun, "roles", up.roles(), "version", state.Roles[tuf.RoleTimestamp].Version)
+			s.c.Log.Info("published", "gun", gun, "roles", up.roles(), "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Subject)
 			return nil
 		}
 	}

@@ -191,8 +191,8 @@ func TestAttackStaleReplica(t *testing.T) {
 }
 
 // byName takes a request's word for what it is.
-type byName struct{ NoAuth }
+type byName struct{}
 
-func (byName) MayPublish(r *http.Request, name string) bool {
-	return name == string(app) && r.Header.Get("Authorization") == "publisher"
+func (byName) Authorize(r *http.Request, a Access) (Grant, error) {
+	return Grant{Publisher: a.Name == string(app) && r.Header.Get("Authorization") == "publisher"}, nil
 }

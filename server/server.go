@@ -112,8 +112,8 @@ type Config struct {
 // A Server is the handler of a trust server. It is safe for concurrent use.
 type Server struct {
 	c          Config
-	current    []string // Cache-Control of current files
-	consistent []string // Cache-Control of files that never change
+	current    aging // of current files
+	consistent aging // of files that never change
 	heads      *heads
 	blobs      *cache
 	uploading  atomic.Int64 // bytes of uploads in memory
@@ -170,8 +170,8 @@ func New(c Config) (*Server, error) {
 	orDefault(&c.Limits.Uploading, 2*c.Limits.Upload.Request)
 	s := &Server{
 		c:          c,
-		current:    cacheControl(c.MaxAge.Current, ", must-revalidate"),
-		consistent: cacheControl(c.MaxAge.Consistent, ""),
+		current:    newAging(c.MaxAge.Current, ", must-revalidate"),
+		consistent: newAging(c.MaxAge.Consistent, ""),
 		blobs:      newCache(c.Limits.CacheBytes),
 		metrics:    new(metrics),
 	}
@@ -229,28 +229,30 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 		}
 		return api.NewError(api.MetadataNotFound, nil)
 	}
+	var by Grant
 	if a, open := op.access(route.GUN); !open {
-		if err := s.c.Auth.Authorize(r, a); err != nil {
+		var err error
+		if by, err = s.c.Auth.Authorize(r, a); err != nil {
 			return err
 		}
 	}
 	switch op {
 	case opCurrent:
-		return s.serveCurrent(w, r, route, now)
+		return s.serveCurrent(w, r, route, by, now)
 	case opByHash:
-		return s.serveByHash(w, r, route, now)
+		return s.serveByHash(w, r, route, by, now)
 	case opByVersion:
-		return s.serveByVersion(w, r, route)
+		return s.serveByVersion(w, r, route, by)
 	case opNever:
 		return api.NewError(api.MetadataNotFound, api.Empty{})
 	case opUpload:
-		return s.serveUpload(w, r, route.GUN)
+		return s.serveUpload(w, r, route.GUN, by)
 	case opDelete:
-		return s.serveDelete(w, r, route.GUN)
+		return s.serveDelete(w, r, route.GUN, by)
 	case opKey:
 		return s.serveKey(w, r, route)
 	case opRotate:
-		return s.serveRotate(w, r, route)
+		return s.serveRotate(w, r, route, by)
 	case opChanges, opAllChanges:
 		return s.serveChanges(w, r, route.GUN)
 	case opPing:

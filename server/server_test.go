@@ -76,8 +76,8 @@ func TestPrefixes(t *testing.T) {
 // nobody may do anything.
 type nobody struct{}
 
-func (nobody) Authorize(*http.Request, Access) error {
-	return &api.Error{Status: 403, Code: "DENIED", Message: "denied"}
+func (nobody) Authorize(*http.Request, Access) (Grant, error) {
+	return Grant{}, &api.Error{Status: 403, Code: "DENIED", Message: "denied"}
 }
 
 // An authorizer that cannot decide lets nobody through.
@@ -93,7 +93,9 @@ func TestAuthorizerFails(t *testing.T) {
 
 type undecided struct{}
 
-func (undecided) Authorize(*http.Request, Access) error { return errors.New("the oracle is silent") }
+func (undecided) Authorize(*http.Request, Access) (Grant, error) {
+	return Grant{}, errors.New("the oracle is silent")
+}
 
 func TestMethods(t *testing.T) {
 	t.Parallel()

@@ -1,27 +1,16 @@
 package server
 
 import (
-	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rsa"
+	"cmp"
 	"crypto/sha256"
-	_ "crypto/sha512" // for ES384 to RS512
-	"crypto/x509"
-	"encoding/base32"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/iechor/trust/api"
 )
 
 // TokenConfig says whose tokens a [TokenAuth] accepts.
@@ -29,67 +18,73 @@ type TokenConfig struct {
 	Realm   string // where clients get tokens, a URL
 	Service string // the audience of the tokens
 	Issuer  string
-	// Certificates hold the keys of the token service, or certify them.
-	Certificates []*x509.Certificate
+	// Keys returns the keys of the token service at present. Tokens that were
+	// verified with others are verified again.
+	Keys func() *TokenKeys
+	// Algorithms are the ones that may sign tokens; empty: all of
+	// [TokenAlgorithms].
+	Algorithms []string
+	// Leeway is how far the clocks of the token service and of this server may
+	// differ; 0: a minute, negative: not at all.
+	Leeway time.Duration
 	// AutoRedirect replaces Realm by https://HOST/auth/token, with the host
 	// that the request names.
 	AutoRedirect bool
-	Now          func() time.Time // nil: time.Now
+	// Rules, if set, take away from what tokens grant. They never add to it.
+	Rules func() *Rules
+	Now   func() time.Time // nil: time.Now
 }
 
 // A TokenAuth lets requests through that bear a token of a registry's token
-// service (notary-protocol 4.1): a JSON Web Token signed by a key of the
-// configured certificates, or one that they certify. No key is taken from a
+// service (notary-protocol 4.1): a JSON Web Token signed by one of the configured
+// keys, or one that a configured certificate certifies. No key is taken from a
 // token or fetched (attacks.md S5, L10). It is safe for concurrent use.
 type TokenAuth struct {
-	c     TokenConfig
-	roots *x509.CertPool
-	keys  map[string]crypto.PublicKey // by libtrust id
+	c TokenConfig
 
 	mu       sync.Mutex
+	keys     *TokenKeys           // guarded by mu: that verified was verified with
 	verified map[[32]byte]*claims // guarded by mu: tokens that were verified, by hash
 }
 
 const (
-	tokenBytes  = 16 << 10
-	tokenLeeway = time.Minute
-	tokenCache  = 10_000
-	tokenChain  = 10 // certificates in one token
+	tokenBytes = 16 << 10
+	tokenCache = 10_000
+	// maxLeeway is more than clocks that anybody looks after differ.
+	maxLeeway = 10 * time.Minute
 )
 
 // NewTokenAuth makes a TokenAuth. All of realm (or AutoRedirect), service,
-// issuer and certificates are needed.
+// issuer and keys are needed.
 func NewTokenAuth(c TokenConfig) (*TokenAuth, error) {
 	switch {
 	case c.Realm == "" && !c.AutoRedirect, c.Service == "", c.Issuer == "":
 		return nil, errors.New("token authentication needs a realm, a service and an issuer")
-	case len(c.Certificates) == 0:
-		return nil, errors.New("token authentication needs the certificates of the token service")
-	case strings.ContainsAny(c.Realm+c.Service, "\"\\\r\n"):
+	case c.Keys == nil:
+		return nil, errors.New("token authentication needs the keys of the token service")
+	case unquotable(c.Realm + c.Service):
 		return nil, errors.New("realm and service must not contain quotes, backslashes or line ends")
+	case c.Leeway > maxLeeway:
+		return nil, fmt.Errorf("a leeway of %v makes tokens live too long: choose %v at most", c.Leeway, maxLeeway)
 	}
+	for _, name := range c.Algorithms {
+		if !slices.Contains(TokenAlgorithms, name) {
+			return nil, fmt.Errorf("%q is no algorithm for tokens: choose of %s", name, strings.Join(TokenAlgorithms, ", "))
+		}
+	}
+	if len(c.Algorithms) == 0 {
+		c.Algorithms = TokenAlgorithms
+	}
+	orDefault(&c.Leeway, time.Minute)
+	c.Leeway = max(0, c.Leeway)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	a := &TokenAuth{c: c, roots: x509.NewCertPool(), keys: map[string]crypto.PublicKey{}, verified: map[[32]byte]*claims{}}
-	for _, cert := range c.Certificates {
-		a.roots.AddCert(cert)
-		a.keys[libtrustID(cert.RawSubjectPublicKeyInfo)] = cert.PublicKey
-	}
-	return a, nil
+	return &TokenAuth{c: c, verified: map[[32]byte]*claims{}}, nil
 }
 
-// libtrustID is the name of a key in the "kid" of a token: the first 30 bytes
-// of the SHA-256 of its SubjectPublicKeyInfo in base32, in groups of four.
-func libtrustID(spki []byte) string {
-	sum := sha256.Sum256(spki)
-	text := base32.StdEncoding.EncodeToString(sum[:30])
-	groups := make([]string, 0, 12)
-	for group := range slices.Chunk([]byte(text), 4) {
-		groups = append(groups, string(group))
-	}
-	return strings.Join(groups, ":")
-}
+// unquotable reports whether s cannot stand between quotes in a challenge.
+func unquotable(s string) bool { return strings.ContainsAny(s, "\"\\\r\n") }
 
 // bearer returns the one token of a request.
 func bearer(r *http.Request) (string, bool) {
@@ -101,59 +96,64 @@ func bearer(r *http.Request) (string, bool) {
 	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "bearer")
 }
 
-// MayPublish implements [PublisherTeller].
-func (a *TokenAuth) MayPublish(r *http.Request, name string) bool {
+// Authorize implements [Authorizer]. With no wanted actions any token that
+// holds will do.
+func (a *TokenAuth) Authorize(r *http.Request, want Access) (Grant, error) {
 	token, ok := bearer(r)
 	if !ok {
-		return false
-	}
-	c, err := a.verify(token)
-	return err == nil && c.grants(Access{Type: "repository", Name: name, Actions: pushPull})
-}
-
-// Authorize implements [Authorizer].
-func (a *TokenAuth) Authorize(r *http.Request, want Access) error {
-	token, ok := bearer(r)
-	if !ok {
-		return a.challenge(r, want, "")
+		return Grant{}, a.refuse(r, want, "")
 	}
 	c, err := a.verify(token)
 	if err != nil {
-		return a.challenge(r, want, "invalid_token")
+		return Grant{}, a.refuse(r, want, "invalid_token")
 	}
-	if !c.grants(want) {
-		return a.challenge(r, want, "insufficient_scope")
+	g, ok := a.grant(c, want)
+	if !ok {
+		return Grant{}, a.refuse(r, want, "insufficient_scope")
 	}
-	return nil
+	return g, nil
 }
 
-// challenge is the refusal that tells a client where to get a token for what
-// it wants.
-func (a *TokenAuth) challenge(r *http.Request, want Access, problem string) error {
-	type missing struct{ Type, Class, Name, Action string }
-	var detail []missing
-	for _, action := range want.Actions {
-		detail = append(detail, missing{want.Type, "", want.Name, action})
+// grant returns what a token gives, less what the rules take away.
+func (a *TokenAuth) grant(c *claims, want Access) (Grant, bool) {
+	if !c.grants(want) {
+		return Grant{}, false
 	}
+	who := Identity{User: c.Subject}
+	g := Grant{Who: cmp.Or(c.Subject, "a token without a subject"), Publisher: c.grants(Access{"repository", want.Name, pushPull})}
+	if a.c.Rules != nil && len(want.Actions) > 0 {
+		narrow, ok := a.c.Rules().grant(who, want)
+		g.Publisher = g.Publisher && narrow.Publisher
+		return g, ok
+	}
+	return g, true
+}
+
+// refuse is the refusal that tells a client where to get a token for what it
+// wants.
+func (a *TokenAuth) refuse(r *http.Request, want Access, problem string) error {
 	realm := a.c.Realm
 	if a.c.AutoRedirect {
 		realm = "https://" + strings.Map(func(c rune) rune {
-			if strings.ContainsRune("\"\\\r\n", c) {
+			if unquotable(string(c)) {
 				return -1
 			}
 			return c
 		}, r.Host) + "/auth/token"
 	}
-	e := api.NewError(api.Unauthorized, detail)
-	e.Challenge = fmt.Sprintf(`Bearer realm="%s",service="%s",scope="%s:%s:%s"`, realm, a.c.Service, want.Type, want.Name, strings.Join(want.Actions, ","))
-	if problem != "" {
-		e.Challenge += `,error="` + problem + `"`
+	challenge := fmt.Sprintf(`Bearer realm="%s",service="%s"`, realm, a.c.Service)
+	if len(want.Actions) > 0 {
+		challenge += fmt.Sprintf(`,scope="%s:%s:%s"`, want.Type, want.Name, strings.Join(want.Actions, ","))
 	}
-	return e
+	if problem != "" {
+		challenge += `,error="` + problem + `"`
+	}
+	return unauthorized(want, challenge)
 }
 
 type claims struct {
 	Issuer    string      `json:"iss"`
+	Subject   string      `json:"sub"`
 	Audience  audience    `json:"aud"`
 	Expires   json.Number `json:"exp"`
 	NotBefore json.Number `json:"nbf"`
@@ -192,7 +192,7 @@ func (c *claims) grants(want Access) bool {
 			return false
 		}
 	}
-	return len(want.Actions) > 0
+	return true
 }
 
 var errToken = errors.New("token refused")
@@ -203,18 +203,22 @@ func (a *TokenAuth) verify(token string) (*claims, error) {
 	if len(token) > tokenBytes {
 		return nil, errToken
 	}
-	now := a.c.Now()
+	keys, now := a.c.Keys(), a.c.Now()
 	sum := sha256.Sum256([]byte(token))
 	a.mu.Lock()
+	if a.keys != keys {
+		a.keys = keys
+		clear(a.verified)
+	}
 	c := a.verified[sum]
 	a.mu.Unlock()
 	if c == nil {
 		var err error
-		if c, err = a.parse(token, now); err != nil {
+		if c, err = a.parse(keys, token, now); err != nil {
 			return nil, err
 		}
 	}
-	if now.Before(c.from.Add(-tokenLeeway)) || now.After(c.until.Add(tokenLeeway)) {
+	if now.Before(c.from.Add(-a.c.Leeway)) || now.After(c.until.Add(a.c.Leeway)) {
 		return nil, errToken
 	}
 	a.mu.Lock()
@@ -222,11 +226,13 @@ func (a *TokenAuth) verify(token string) (*claims, error) {
 	if len(a.verified) >= tokenCache {
 		clear(a.verified) // they can be verified again
 	}
-	a.verified[sum] = c
+	if a.keys == keys { // they may have been replaced meanwhile
+		a.verified[sum] = c
+	}
 	return c, nil
 }
 
-func (a *TokenAuth) parse(token string, now time.Time) (*claims, error) {
+func (a *TokenAuth) parse(keys *TokenKeys, token string, now time.Time) (*claims, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return nil, errToken
@@ -234,15 +240,15 @@ func (a *TokenAuth) parse(token string, now time.Time) (*claims, error) {
 	var raw [3][]byte
 	for i, p := range parts {
 		var err error
-		if raw[i], err = base64.RawURLEncoding.DecodeString(strings.TrimRight(p, "=")); err != nil {
+		if raw[i], err = unbase64(p); err != nil {
 			return nil, errToken
 		}
 	}
-	var h header
-	if err := json.Unmarshal(raw[0], &h); err != nil {
+	var h tokenHeader
+	if err := json.Unmarshal(raw[0], &h); err != nil || h.Critical != nil || !slices.Contains(a.c.Algorithms, h.Algorithm) {
 		return nil, errToken
 	}
-	key, err := a.key(h, now)
+	key, err := keys.find(h, now)
 	if err != nil {
 		return nil, err
 	}
@@ -273,124 +279,4 @@ func seconds(n json.Number) (time.Time, error) {
 		return time.Time{}, errToken
 	}
 	return time.Unix(int64(f), 0), nil
-}
-
-type header struct {
-	Algorithm string   `json:"alg"`
-	Chain     [][]byte `json:"x5c"`
-	Key       *jwk     `json:"jwk"`
-	KeyID     string   `json:"kid"`
-}
-
-type jwk struct {
-	Chain [][]byte `json:"x5c"`
-	Type  string   `json:"kty"`
-	Curve string   `json:"crv"`
-	X     string   `json:"x"`
-	Y     string   `json:"y"`
-	N     string   `json:"n"`
-	E     string   `json:"e"`
-}
-
-// key finds the key that must have signed a token. Whatever a token brings
-// along only says which of the trusted keys that is.
-func (a *TokenAuth) key(h header, now time.Time) (crypto.PublicKey, error) {
-	switch {
-	case len(h.Chain) > 0:
-		return a.certified(h.Chain, now)
-	case h.Key != nil && len(h.Key.Chain) > 0:
-		return a.certified(h.Key.Chain, now)
-	case h.Key != nil:
-		pub, err := h.Key.public()
-		if err != nil {
-			return nil, errToken
-		}
-		spki, err := x509.MarshalPKIXPublicKey(pub)
-		if err != nil {
-			return nil, errToken
-		}
-		if key, ok := a.keys[libtrustID(spki)]; ok {
-			return key, nil
-		}
-	default:
-		if key, ok := a.keys[h.KeyID]; ok {
-			return key, nil
-		}
-	}
-	return nil, errToken
-}
-
-// certified returns the key of a certificate that leads to the configured
-// ones.
-func (a *TokenAuth) certified(chain [][]byte, now time.Time) (crypto.PublicKey, error) {
-	if len(chain) > tokenChain {
-		return nil, errToken
-	}
-	between := x509.NewCertPool()
-	var leaf *x509.Certificate
-	for i, der := range chain {
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, errToken
-		}
-		if i == 0 {
-			leaf = cert
-		} else {
-			between.AddCert(cert)
-		}
-	}
-	if _, err := leaf.Verify(x509.VerifyOptions{
-		Roots: a.roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}); err != nil {
-		return nil, errToken
-	}
-	return leaf.PublicKey, nil
-}
-
-func (k *jwk) public() (crypto.PublicKey, error) {
-	number := func(s string) []byte {
-		b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
-		if err != nil {
-			return nil
-		}
-		return b
-	}
-	switch k.Type {
-	case "EC":
-		curve, ok := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[k.Curve]
-		if !ok {
-			return nil, errToken
-		}
-		return ecdsa.ParseUncompressedPublicKey(curve, bytes.Join([][]byte{{4}, number(k.X), number(k.Y)}, nil))
-	case "RSA":
-		e := new(big.Int).SetBytes(number(k.E))
-		if !e.IsInt64() || e.Int64() > 1<<31-1 {
-			return nil, errToken
-		}
-		return &rsa.PublicKey{N: new(big.Int).SetBytes(number(k.N)), E: int(e.Int64())}, nil
-	}
-	return nil, errToken
-}
-
-// signedBy verifies a signature by a method that the key admits.
-func signedBy(key crypto.PublicKey, algorithm, message string, sig []byte) bool {
-	hash, ok := map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}[strings.TrimLeft(algorithm, "ERS")]
-	if !ok || len(algorithm) != 5 {
-		return false
-	}
-	h := hash.New()
-	h.Write([]byte(message))
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		// ES256 means P-256, and so on (RFC 7518 3.4).
-		curve := map[string]elliptic.Curve{"ES256": elliptic.P256(), "ES384": elliptic.P384(), "ES512": elliptic.P521()}[algorithm]
-		n := (k.Curve.Params().BitSize + 7) / 8
-		if curve != k.Curve || len(sig) != 2*n {
-			return false
-		}
-		return ecdsa.Verify(k, h.Sum(nil), new(big.Int).SetBytes(sig[:n]), new(big.Int).SetBytes(sig[n:]))
-	case *rsa.PublicKey:
-		return algorithm[:2] == "RS" && k.N.BitLen() >= 2048 && rsa.VerifyPKCS1v15(k, hash, h.Sum(nil), sig) == nil
-	}
-	return false
 }

@@ -1,15 +1,7 @@
 package server
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"net/http"
 	"os"
@@ -22,33 +14,36 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
-func certificates(t *testing.T, name string) (certs []*x509.Certificate) {
+func tokenKeys(t *testing.T, raw []byte) func() *TokenKeys {
 	t.Helper()
-	rest, err := os.ReadFile(name)
+	k, err := ParseTokenKeys(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return certs
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		certs = append(certs, c)
+	return func() *TokenKeys { return k }
+}
+
+func bundle(t *testing.T) []byte {
+	t.Helper()
+	raw, err := os.ReadFile("testdata/auth/bundle.crt")
+	if err != nil {
+		t.Fatal(err)
 	}
+	return raw
 }
 
 // tokenWorld is a server with the token service of the recordings.
-func tokenWorld(t *testing.T) *world {
+func tokenWorld(t *testing.T, edit ...func(*TokenConfig)) *world {
 	t.Helper()
 	now := &clock{now: stockTime}
-	auth, err := NewTokenAuth(TokenConfig{
+	c := TokenConfig{
 		Realm: "https://auth.example/token", Service: "notary-svc", Issuer: "auth.example",
-		Certificates: certificates(t, "testdata/auth/bundle.crt"), Now: now.Now,
-	})
+		Keys: tokenKeys(t, bundle(t)), Now: now.Now,
+	}
+	for _, f := range edit {
+		f(&c)
+	}
+	auth, err := NewTokenAuth(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,133 +117,18 @@ func TestGoldenTokens(t *testing.T) {
 	}
 }
 
-// forge makes a token with any header, signed by key as ES256.
-func forge(t *testing.T, header map[string]any, edit func(map[string]any), key *ecdsa.PrivateKey) string {
-	t.Helper()
-	payload := map[string]any{
-		"iss": "auth.example", "aud": "notary-svc", "exp": stockTime.Add(time.Hour).Unix(), "nbf": stockTime.Unix(),
-		"access": []any{map[string]any{"type": "repository", "name": "good.example/a", "actions": []string{"*"}}},
-	}
-	if edit != nil {
-		edit(payload)
-	}
-	var parts []string
-	for _, v := range []any{header, payload} {
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parts = append(parts, base64.RawURLEncoding.EncodeToString(b))
-	}
-	message := strings.Join(parts, ".")
-	sum := sha256.Sum256([]byte(message))
-	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	sig := make([]byte, 64)
-	r.FillBytes(sig[:32])
-	s.FillBytes(sig[32:])
-	return message + "." + base64.RawURLEncoding.EncodeToString(sig)
-}
-
-// TestAttackToken: S5. Keys that a token brings along are not trusted for it,
-// and the times of tokens count, from memory too.
-func TestAttackToken(t *testing.T) {
-	t.Parallel()
-	w := tokenWorld(t)
-	mine, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := os.ReadFile("testdata/auth/token-ec.key")
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(raw)
-	var theirs *ecdsa.PrivateKey
-	if k, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
-		theirs = k.(*ecdsa.PrivateKey)
-	} else if theirs, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
-		t.Fatal(err)
-	}
-	key := func(k crypto.PublicKey) map[string]any {
-		b, err := k.(*ecdsa.PublicKey).Bytes()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return map[string]any{"kty": "EC", "crv": "P-256", "x": base64.RawURLEncoding.EncodeToString(b[1:33]), "y": base64.RawURLEncoding.EncodeToString(b[33:])}
-	}
-	template := &x509.Certificate{SerialNumber: certificates(t, "testdata/auth/bundle.crt")[0].SerialNumber, NotAfter: stockTime.Add(time.Hour)}
-	selfSigned, err := x509.CreateCertificate(rand.Reader, template, template, mine.Public(), mine)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spki, err := x509.MarshalPKIXPublicKey(theirs.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	kid := libtrustID(spki)
-	h := func(more ...any) map[string]any {
-		m := map[string]any{"alg": "ES256", "typ": "JWT"}
-		for i := 0; i < len(more); i += 2 {
-			m[more[i].(string)] = more[i+1]
-		}
-		return m
-	}
-	try := func(token string) int {
-		return w.get("/v2/good.example/a/_trust/tuf/root.json", "Authorization", "Bearer "+token).Code
-	}
-	const in, out = http.StatusNotFound, http.StatusUnauthorized // nothing is published
-	for name, c := range map[string]struct {
-		token string
-		want  int
-	}{
-		"kid":                    {forge(t, h("kid", kid), nil, theirs), in},
-		"jwk of the bundle":      {forge(t, h("jwk", key(theirs.Public())), nil, theirs), in},
-		"jwk of the attacker":    {forge(t, h("jwk", key(mine.Public())), nil, mine), out},
-		"jwk wins over kid":      {forge(t, h("jwk", key(mine.Public()), "kid", kid), nil, mine), out},
-		"own certificate":        {forge(t, h("x5c", [][]byte{selfSigned}), nil, mine), out},
-		"own certificate in jwk": {forge(t, h("jwk", map[string]any{"x5c": [][]byte{selfSigned}}), nil, mine), out},
-		"their kid, my key":      {forge(t, h("kid", kid), nil, mine), out},
-		"no key":                 {forge(t, h(), nil, theirs), out},
-		"other algorithm":        {forge(t, map[string]any{"alg": "ES384", "kid": kid}, nil, theirs), out},
-		"HMAC":                   {forge(t, map[string]any{"alg": "HS256", "kid": kid}, nil, theirs), out},
-		"no expiry":              {forge(t, h("kid", kid), func(p map[string]any) { delete(p, "exp") }, theirs), out},
-		"not yet":                {forge(t, h("kid", kid), func(p map[string]any) { p["nbf"] = stockTime.Add(2 * time.Minute).Unix() }, theirs), out},
-		"almost":                 {forge(t, h("kid", kid), func(p map[string]any) { p["nbf"] = stockTime.Add(50 * time.Second).Unix() }, theirs), in},
-		"list of audiences":      {forge(t, h("kid", kid), func(p map[string]any) { p["aud"] = []string{"x", "notary-svc"} }, theirs), in},
-		"other audiences":        {forge(t, h("kid", kid), func(p map[string]any) { p["aud"] = []string{"x"} }, theirs), out},
-		"two parts":              {"a.b", out},
-		"no JSON":                {"YQ.YQ.YQ", out},
-		"huge":                   {strings.Repeat("a", tokenBytes+1), out},
-	} {
-		if got := try(c.token); got != c.want {
-			t.Errorf("%s = %d, want %d", name, got, c.want)
-		}
-	}
-	good := forge(t, h("kid", kid), nil, theirs)
-	if got := try(good); got != in {
-		t.Fatalf("a good token = %d", got)
-	}
-	if got := try(good[:len(good)-2] + "AA"); got != out {
-		t.Errorf("a token whose signature was changed = %d", got)
-	}
-	w.clock.pass(time.Hour + 2*time.Minute)
-	if got := try(good); got != out {
-		t.Errorf("a token that has expired since it was verified = %d", got)
-	}
-}
-
 func TestNewTokenAuthRefuses(t *testing.T) {
 	t.Parallel()
-	good := TokenConfig{Realm: "https://a", Service: "s", Issuer: "i", Certificates: certificates(t, "testdata/auth/bundle.crt")}
+	good := TokenConfig{Realm: "https://a", Service: "s", Issuer: "i", Keys: tokenKeys(t, bundle(t))}
 	for i, edit := range []func(*TokenConfig){
 		func(c *TokenConfig) { c.Realm = "" },
 		func(c *TokenConfig) { c.Service = "" },
 		func(c *TokenConfig) { c.Issuer = "" },
-		func(c *TokenConfig) { c.Certificates = nil },
+		func(c *TokenConfig) { c.Keys = nil },
 		func(c *TokenConfig) { c.Realm = "a\"b" },
+		func(c *TokenConfig) { c.Leeway = time.Hour },
+		func(c *TokenConfig) { c.Algorithms = []string{"ES256", "none"} },
+		func(c *TokenConfig) { c.Algorithms = []string{"HS256"} },
 	} {
 		c := good
 		edit(&c)
@@ -267,7 +147,42 @@ func TestNewTokenAuthRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *api.Error
-	if err := a.Authorize(r, Access{"registry", "catalog", everything}); !errors.As(err, &e) || !strings.HasPrefix(e.Challenge, `Bearer realm="https://trust.example/auth/token",`) {
+	if _, err := a.Authorize(r, Access{"registry", "catalog", everything}); !errors.As(err, &e) || !strings.HasPrefix(e.Challenge, `Bearer realm="https://trust.example/auth/token",`) {
 		t.Errorf("Authorize = %v, want a challenge with the request's host", err)
+	}
+}
+
+// Keys are read from what token services publish, and nothing else.
+func TestParseTokenKeys(t *testing.T) {
+	t.Parallel()
+	private, err := os.ReadFile("testdata/auth/token-ec.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const point = `"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"`
+	for _, tt := range []struct{ text, want string }{
+		{string(bundle(t)), ""},
+		{`{"keys":[{` + point + `}]}`, ""},
+		{` {"keys":[{"kid":"a","use":"sig","alg":"ES256",` + point + `},{"kty":"RSA","use":"enc"}]}`, ""},
+		{`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`, ""},
+		{"", "neither a PEM certificate nor a JSON Web Key Set"},
+		{string(bundle(t)) + string(private), "there is a private key in it"},
+		{"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "there is a public key in it, and only certificates"},
+		{"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1: "},
+		{"{", "no JSON Web Key Set"},
+		{`{"keys":[]}`, "no key for signatures"},
+		{`{"keys":[{"kid":"a","kty":"oct","k":"AAAA"}]}`, `key "a" is secret`},
+		{`{"keys":[{"d":"AAAA",` + point + `}]}`, "key 1 is secret"},
+		{`{"keys":[{"alg":"HS256",` + point + `}]}`, `key 1 is for "HS256"`},
+		{`{"keys":[{"kid":"a",` + point + `},{"kid":"a",` + point + `}]}`, `two keys are called "a"`},
+		{`{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}`, "key 1: "},
+		{`{"keys":[{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}]}`, `a key of type "EC" secp256k1 cannot sign tokens`},
+		{`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}`, "too weak"},
+		{`{"keys":[{"kty":"RSA","n":"?","e":"AQAB"}]}`, "key 1: "},
+	} {
+		_, err := ParseTokenKeys([]byte(tt.text))
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("ParseTokenKeys(%.80q) = %v, want %q", tt.text, err, tt.want)
+		}
 	}
 }

@@ -2,10 +2,8 @@ package signer
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,11 +11,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/certs"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -31,9 +29,6 @@ const (
 	drainLimit = 10 * time.Second
 )
 
-// unixIdentity is who calls over a Unix socket.
-const unixIdentity = "unix"
-
 func checkIdentity(name string) error {
 	if name == "" || strings.ContainsAny(name, " \t\r\n") {
 		return fmt.Errorf("%q is not an identity of a client", name)
@@ -44,27 +39,6 @@ func checkIdentity(name string) error {
 	return nil
 }
 
-// names returns the identities that a verified client certificate shows.
-func names(c *x509.Certificate) []string {
-	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
-	out := []string{"sha256:" + hex.EncodeToString(sum[:])}
-	for _, name := range c.DNSNames {
-		out = append(out, strings.ToLower(name))
-	}
-	for _, u := range c.URIs {
-		out = append(out, u.String())
-	}
-	// An authority that checks names puts them in the extension, and may let
-	// the applicant choose the common name.
-	if len(out) == 1 && c.Subject.CommonName != "" {
-		out = append(out, c.Subject.CommonName)
-	}
-	// No certificate speaks for the socket or for another's fingerprint.
-	return append(out[:1], slices.DeleteFunc(out[1:], func(n string) bool {
-		return n == unixIdentity || strings.HasPrefix(n, "sha256:")
-	})...)
-}
-
 // rights returns who calls and what they may do. ok is false for callers who
 // are not listed (attacks.md G1); who is then for the log.
 func (s *Service) rights(r *http.Request) (who string, may Rights, ok bool) {
@@ -73,13 +47,13 @@ func (s *Service) rights(r *http.Request) (who string, may Rights, ok bool) {
 		if local == nil || local.Network() != "unix" {
 			return "", Rights{}, false
 		}
-		may, ok = s.identities[unixIdentity]
-		return unixIdentity, may, ok
+		may, ok = s.identities[certs.Unix]
+		return certs.Unix, may, ok
 	}
 	if len(r.TLS.VerifiedChains) == 0 {
 		return "", Rights{}, false
 	}
-	shown := names(r.TLS.VerifiedChains[0][0])
+	shown := certs.Identities(r.TLS.VerifiedChains[0][0])
 	who = shown[0]
 	for _, name := range shown {
 		if granted, listed := s.identities[name]; listed {

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/certs"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -180,7 +181,7 @@ func TestAttackUnknownCaller(t *testing.T) {
 	w, a, other := newWorld(t), newAuthority(t), newAuthority(t)
 	all := Rights{Sign: true, Create: true, Forget: true, Operate: true}
 	listed := a.client(t, "by fingerprint")
-	base := w.serve(t, a, map[string]Rights{"server": all, "unix": all, names(listed.Leaf)[0]: all})
+	base := w.serve(t, a, map[string]Rights{"server": all, "unix": all, certs.Identities(listed.Leaf)[0]: all})
 
 	try := func(cert *tls.Certificate) error {
 		config := &tls.Config{RootCAs: a.pool}
@@ -206,7 +207,7 @@ func TestAttackUnknownCaller(t *testing.T) {
 		"not listed":                      a.client(t, "another service"),
 		"listed common name beside a SAN": a.client(t, "server", "another.service"),
 		"named like the socket":           a.client(t, "unix"),
-		"named like a fingerprint":        a.client(t, names(listed.Leaf)[0]),
+		"named like a fingerprint":        a.client(t, certs.Identities(listed.Leaf)[0]),
 	} {
 		if err := try(cert); err == nil {
 			t.Errorf("a caller with this certificate was answered: %s", what)
