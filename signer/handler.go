@@ -107,6 +107,13 @@ func calls() map[string]call {
 			}
 			return struct{}{}, s.Forget(ctx, q.GUN)
 		}},
+		pathRecall: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+			q, err := decode[gunQuestion](body)
+			if err != nil {
+				return nil, err
+			}
+			return struct{}{}, s.Recall(ctx, q.GUN)
+		}},
 		pathLower: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, body []byte) (any, error) {
 			q, err := decode[lowerQuestion](body)
 			if err != nil {

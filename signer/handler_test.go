@@ -242,13 +242,14 @@ func TestAttackRightOfAnother(t *testing.T) {
 		_, sign := c.Sign(t.Context(), api.SignRequest{GUN: app, Role: tuf.RoleTimestamp})
 		lower := c.LowerFloor(t.Context(), app, 5)
 		_, floors := c.Floors(t.Context(), app)
+		recall := c.Recall(t.Context(), "registry.example/unknown")
 		forget := c.Forget(t.Context(), "registry.example/unknown")
 		for what, v := range map[string]struct {
 			err error
 			may bool
 		}{
 			"create": {create, who == "create"}, "holds": {holds, who == "sign" || who == "create"}, "sign": {sign, who == "sign"},
-			"lower": {lower, who == "operate"}, "floors": {floors, who == "operate" || who == "sign"}, "forget": {forget, who == "forget"}, "ping": {c.Ping(t.Context()), true},
+			"lower": {lower, who == "operate"}, "recall": {recall, who == "operate"}, "floors": {floors, who == "operate" || who == "sign"}, "forget": {forget, who == "forget"}, "ping": {c.Ping(t.Context()), true},
 		} {
 			if denied := errors.Is(v.err, ErrDenied); denied == v.may {
 				t.Errorf("%s by the identity with right %q = %v, want denied: %v", what, who, v.err, !v.may)

@@ -76,7 +76,7 @@ type Rights struct {
 	Sign    bool // Sign, Holds, Floors
 	Create  bool // CreateKey, Holds
 	Forget  bool // Forget
-	Operate bool // LowerFloor, Floors: for people, never for the server
+	Operate bool // LowerFloor, Recall, Floors: for people, never for the server
 }
 
 // Limits bound what is signed and made. Zero fields mean the defaults.

@@ -20,6 +20,7 @@ const (
 	pathHolds  = "/v1/holds"
 	pathSign   = "/v1/sign"
 	pathForget = "/v1/forget"
+	pathRecall = "/v1/recall"
 	pathLower  = "/v1/lower-floor"
 	pathFloors = "/v1/floors"
 	pathPing   = "/v1/ping"
