@@ -16,7 +16,7 @@ const module = "github.com/iechor/trust"
 var floors = [][]string{
 	{"tuf", "certs", "terminal", "database"},
 	{"registry", "keys", "api", "storage", "tuf/tuftest"},
-	{"trust", "signer", "server", "keys/keystest", "keys/pkcs11", "storage/storagetest"},
+	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "storage/storagetest"},
 	{"sandbox"},
 	{"cmd/iechor", "cmd/iechor-trustd", "bench"},
 }

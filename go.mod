@@ -25,6 +25,12 @@ require (
 	go.yaml.in/yaml/v3 v3.0.6
 )
 
+// Backups: a file format that others read too, and the sharing of secrets.
+require (
+	filippo.io/age v1.3.2
+	github.com/cloudflare/circl v1.6.5
+)
+
 // What the standard library leaves out: scrypt in key files, locking memory,
 // terminals without echo.
 require (
@@ -45,8 +51,10 @@ require (
 )
 
 require (
+	filippo.io/hpke v0.4.0 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/acarl005/stripansi v0.0.0-20180116102854-5a71ef0e047d // indirect
+	github.com/bwesterb/go-ristretto v1.2.4 // indirect
 	github.com/danieljoos/wincred v1.2.3 // indirect
 	github.com/docker/cli v29.7.2+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.9.3 // indirect

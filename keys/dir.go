@@ -86,6 +86,7 @@ func OpenDir(c Config) (*Dir, error) {
 	if c.Path == "" {
 		return nil, errors.New("the directory of keys has no name")
 	}
+	c.Path = unfinished(c.Path, c.LookOnly)
 	switch st, err := os.Stat(c.Path); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -244,7 +245,7 @@ func (d *Dir) unlock(b *Block, passphrase []byte) (*held, error) {
 	}
 	h, err := hold(b.Info, key)
 	if err != nil {
-		wipeKey(key)
+		Wipe(key)
 		return nil, d.fail(b.Info, err)
 	}
 	if h.info.ID != b.Info.ID {

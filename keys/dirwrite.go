@@ -262,21 +262,31 @@ func (d *Dir) Replace(ctx context.Context, info Info, b *Block) error {
 		return err
 	}
 	defer d.end()
-	if !b.Encrypted() {
-		return fmt.Errorf("%w: the key is not encrypted", ErrNoPassphrase)
-	}
-	info, err := info.clean()
+	info, err := d.replaceable(info, b)
 	if err != nil {
 		return err
-	}
-	if !info.ID.Valid() {
-		return broken("it does not say which key it holds, and is encrypted")
-	}
-	if st, err := os.Lstat(d.file(info.ID)); err == nil && !st.Mode().IsRegular() {
-		return d.fail(info, broken("%s is in the way: %v", d.file(info.ID), errIrregular))
 	}
 	if err := replaceFile(d.file(info.ID), b.encode(info, ""), d.testOnlyFault); err != nil {
 		return d.fail(info, err)
 	}
 	return nil
+}
+
+// replaceable says how the file of b is to be labelled, and refuses what no key
+// file may be.
+func (d *Dir) replaceable(info Info, b *Block) (Info, error) {
+	if !b.Encrypted() {
+		return info, fmt.Errorf("%w: the key is not encrypted", ErrNoPassphrase)
+	}
+	info, err := info.clean()
+	if err != nil {
+		return info, err
+	}
+	if !info.ID.Valid() {
+		return info, broken("it does not say which key it holds, and is encrypted")
+	}
+	if st, err := os.Lstat(d.file(info.ID)); err == nil && !st.Mode().IsRegular() {
+		return info, d.fail(info, broken("%s is in the way: %v", d.file(info.ID), errIrregular))
+	}
+	return info, nil
 }

@@ -12,7 +12,7 @@
 // whose content is not the key that their name says, and keys too weak to sign
 // with (notary-protocol 6.1, attacks.md sections 2, 6 and 9).
 //
-// Read keys.go, then dir.go, dirwrite.go, files.go and migrate.go; pem.go, pkcs8.go and
+// Read keys.go, then dir.go, dirwrite.go, replaceall.go, files.go and migrate.go; pem.go, pkcs8.go and
 // legacy.go are the formats.
 package keys
 

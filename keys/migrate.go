@@ -115,7 +115,7 @@ func plainID(b *Block, id tuf.CanonicalID) error {
 	if err != nil {
 		return err
 	}
-	defer wipeKey(key)
+	defer Wipe(key)
 	pub, err := tuf.NewPublicKey(key.Public())
 	if err != nil {
 		return err

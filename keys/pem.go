@@ -100,7 +100,7 @@ func parseBlock(b *pem.Block) (*Block, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer wipeKey(key)
+		defer Wipe(key)
 		pub, err := tuf.NewPublicKey(key.Public())
 		if err != nil {
 			return nil, err
@@ -148,7 +148,7 @@ func (b *Block) Key(passphrase []byte) (crypto.Signer, error) {
 		return nil, err
 	}
 	if _, err := tuf.NewPublicKey(key.Public()); err != nil {
-		wipeKey(key)
+		Wipe(key)
 		return nil, err
 	}
 	return key, nil

@@ -81,13 +81,13 @@ func (h *held) Sign(ctx context.Context, message []byte) (tuf.Signature, error) 
 func (h *held) wipe() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	wipeKey(h.key)
+	Wipe(h.key)
 	h.key, h.signer = nil, nil
 }
 
-// wipeKey overwrites the private numbers of key. Copies that the standard
+// Wipe overwrites the private numbers of key. Copies that the standard
 // library or the garbage collector made are out of reach.
-func wipeKey(key crypto.Signer) {
+func Wipe(key crypto.Signer) {
 	zero := func(ns ...*big.Int) {
 		for _, n := range ns {
 			if n != nil {
