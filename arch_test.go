@@ -15,7 +15,7 @@ const module = "github.com/iechor/trust"
 // packages on floors below its own.
 var floors = [][]string{
 	{"tuf", "certs", "terminal", "database"},
-	{"registry", "keys", "api", "storage", "tuf/tuftest"},
+	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest"},
 	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "storage/storagetest"},
 	{"sandbox"},
 	{"cmd/iechor", "cmd/iechor-trustd", "bench"},

@@ -42,6 +42,9 @@ require (
 // Tokens: PKCS#11 as it is, in builds with cgo.
 require github.com/miekg/pkcs11 v1.1.2
 
+// Moving in: how notary-signer wraps its keys (JWE).
+require github.com/go-jose/go-jose/v4 v4.1.8
+
 // Tests only: differences of structures, scripts, and another canonical JSON
 // to compare with.
 require (

@@ -51,7 +51,7 @@ func Check(ctx context.Context, store storage.Store, keys Keys, now time.Time, r
 			return nil
 		}
 		for _, gun := range guns {
-			err := checkRepository(ctx, store, keys, gun, now, report)
+			err := CheckRepository(ctx, store, keys, gun, now, report)
 			if errors.Is(err, storage.ErrNotFound) {
 				// Deleted meanwhile, unless it is still listed.
 				var still []tuf.GUN
@@ -67,9 +67,9 @@ func Check(ctx context.Context, store storage.Store, keys Keys, now time.Time, r
 	}
 }
 
-// checkRepository checks one repository; ErrNotFound means that it has no
+// CheckRepository is [Check] for one repository. storage.ErrNotFound: it has no
 // state.
-func checkRepository(ctx context.Context, store storage.Store, keys Keys, gun tuf.GUN, now time.Time, report func(Problem)) error {
+func CheckRepository(ctx context.Context, store storage.Store, keys Keys, gun tuf.GUN, now time.Time, report func(Problem)) error {
 	for range conflicts {
 		before, err := store.Current(ctx, gun)
 		if err != nil {

@@ -53,7 +53,7 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 			}
 		}
 		for _, f := range ready {
-			if err := r.put(ctx, t, f, now); err != nil {
+			if err := r.put(ctx, t, f, now, now); err != nil {
 				return fmt.Errorf("store %s: %w", f.Role, err)
 			}
 		}
@@ -206,8 +206,8 @@ func (r revision) drop(ctx context.Context, t *database.Tx, role tuf.RoleName, n
 	return err
 }
 
-// put makes f the current file of its role.
-func (r revision) put(ctx context.Context, t *database.Tx, f packed, now time.Time) error {
+// put makes f, which came at created, the current file of its role.
+func (r revision) put(ctx context.Context, t *database.Tx, f packed, created, now time.Time) error {
 	incarnation, version, highest := r.seq, int64(0), int64(0)
 	err := t.QueryRow(ctx, "SELECT incarnation, version, highest FROM roles WHERE repository = ? AND role = ?", r.id, string(f.Role)).
 		Scan(&incarnation, &version, &highest)
@@ -229,7 +229,7 @@ func (r revision) put(ctx context.Context, t *database.Tx, f packed, now time.Ti
 	}
 	if _, err := t.Exec(ctx, `INSERT INTO files (repository, incarnation, role, version, digest, created, expires, retired, packed)
 		VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)`,
-		r.id, incarnation, string(f.Role), f.Version, f.digest[:], now.UnixMicro(), f.Expires.UnixMicro()); err != nil {
+		r.id, incarnation, string(f.Role), f.Version, f.digest[:], created.UnixMicro(), f.Expires.UnixMicro()); err != nil {
 		return err
 	}
 	if known {
