@@ -2,7 +2,10 @@ package trust
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/iechor/trust/tuf"
 )
@@ -15,6 +18,16 @@ func (r *Repository) Local() (*tuf.Past, error) {
 	}
 	have, err := r.recall(r.options(r.c.Now()))
 	return have.past, err
+}
+
+// Met returns when this machine first trusted a root of the repository, zero
+// if that is not known.
+func (r *Repository) Met() time.Time {
+	m, err := r.c.Dir.recollect(r.gun)
+	if err != nil {
+		return time.Time{}
+	}
+	return m.Met
 }
 
 // Afresh returns what the server publishes, verified as if this machine had
@@ -30,19 +43,64 @@ func (r *Repository) Afresh(ctx context.Context) (*tuf.Set, error) {
 }
 
 // Accept makes set, which [Repository.Afresh] returned, what this machine
-// trusts, in place of everything that it remembered of the repository. Staged
-// changes and keys stay.
-func (r *Repository) Accept(set *tuf.Set) error {
+// trusts, in place of everything that it remembered of the repository. notice
+// is what spoke for it, or nil. The old root stays denied: its keys, as far as
+// they are not the new root's, vouch for the repository no more, and the
+// decision is remembered ([Repository.Decisions]). Staged changes and keys
+// stay.
+//
+// A machine that dies in between trusts neither the old root nor, before it
+// was asked again, the new one.
+func (r *Repository) Accept(set *tuf.Set, notice *Notice) error {
 	if set.GUN() != r.gun {
 		return fmt.Errorf("%w: %s is not %s", ErrName, set.GUN(), r.gun)
 	}
-	if err := r.c.Dir.Forget(r.gun); err != nil {
+	now := r.c.Now()
+	made := Decision{At: now.UTC()}
+	root, _ := set.Role(tuf.RoleRoot) // every Set has one
+	var keep []tuf.CanonicalID
+	for _, k := range root.Keys {
+		made.New, keep = append(made.New, k.ID), append(keep, k.CanonicalID())
+	}
+	if notice != nil {
+		made.Notice = notice.Sum()
+	}
+	if err := r.giveUp(keep, made); err != nil {
 		return err
 	}
-	now := r.c.Now()
 	if err := r.c.Dir.save(r.gun, nil, set.Files(), r.options(now), nil); err != nil {
 		return err
 	}
 	_, err := r.arrived(set, local{}, now, true)
 	return err
+}
+
+// GiveUp forgets what this machine remembers of the repository, and denies the
+// keys of its root from now on, except those in keep. It is for an owner who
+// is about to make the repository anew.
+func (r *Repository) GiveUp(keep []tuf.CanonicalID) error {
+	if err := check(r.gun); err != nil {
+		return err
+	}
+	return r.giveUp(keep, Decision{At: r.c.Now().UTC()})
+}
+
+func (r *Repository) giveUp(keep []tuf.CanonicalID, made Decision) error {
+	past, err := r.Local()
+	if damaged := (*Damaged)(nil); err != nil && !errors.As(err, &damaged) {
+		return err
+	}
+	if past != nil && past.Floor(tuf.RoleTimestamp) > 0 { // what was only made here was never anybody's
+		var denied []tuf.CanonicalID
+		old, _ := past.Role(tuf.RoleRoot) // every Past has one
+		for _, k := range old.Keys {
+			if id := k.CanonicalID(); !slices.Contains(keep, id) {
+				denied, made.Old = append(denied, id), append(made.Old, k.ID)
+			}
+		}
+		if err := r.c.Dir.decide(r.gun, denied, made); err != nil {
+			return err
+		}
+	}
+	return r.c.Dir.Forget(r.gun)
 }

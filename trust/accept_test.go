@@ -40,10 +40,10 @@ func TestAccept(t *testing.T) {
 	if diff := cmp.Diff(before, tree(t, c.dir.Path())); diff != "" {
 		t.Errorf("Afresh changed files:\n%s", diff)
 	}
-	if err := Open("registry.example/other", c.c).Accept(set); !errors.Is(err, ErrName) {
+	if err := Open("registry.example/other", c.c).Accept(set, nil); !errors.Is(err, ErrName) {
 		t.Errorf("Accept of another repository's set = %v, want ErrName", err)
 	}
-	if err := c.Accept(set); err != nil {
+	if err := c.Accept(set, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Lookup(c.update(t), "new"); err != nil {

@@ -481,7 +481,7 @@ func TestAcceptedMeanwhile(t *testing.T) {
 			if w.Role == tuf.RoleTargets && accepted == nil {
 				set, err := fast.Afresh(t.Context())
 				if err == nil {
-					err = fast.Accept(set)
+					err = fast.Accept(set, nil)
 				}
 				if err != nil {
 					t.Error(err)

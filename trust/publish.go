@@ -186,6 +186,13 @@ func (r *Repository) sign(ctx context.Context, b base, j job, o tuf.SignOptions)
 		return nil, nil, err
 	}
 	draft := b.past.Draft()
+	if r.lapsed && b.set != nil {
+		for _, role := range []tuf.RoleName{tuf.RoleRoot, tuf.RoleTargets} {
+			if info, ok := b.set.Info(role); ok && info.Expires.Before(o.Now) {
+				changes = append(slices.Clone(changes), tuf.Resign{Role: role})
+			}
+		}
+	}
 	if b.set == nil {
 		// The stock client signs targets again on the first publish, too.
 		changes = append(slices.Clone(changes), tuf.Resign{Role: tuf.RoleTargets})

@@ -59,6 +59,7 @@ func (r *Repository) Rotate(ctx context.Context, o Rotation) (Rotated, error) {
 	if err := o.check(); err != nil {
 		return Rotated{}, err
 	}
+	r = r.AllowLapsed()                    // all of it is signed again, or that is what the owner is about
 	if _, err := r.base(ctx); err != nil { // before anything is made
 		return Rotated{}, err
 	}

@@ -36,6 +36,8 @@ type memory struct {
 	// saw it (F15).
 	Timestamp string    `json:"timestamp"`
 	Since     time.Time `json:"since"`
+	// Met is when we first trusted a root of the repository.
+	Met time.Time `json:"met,omitzero"`
 }
 
 const (

@@ -16,7 +16,8 @@
 // Read errors.go, then update.go for the way in and publish.go for the way
 // out; dir.go and path.go are the folder, state.go what we remember beside it,
 // http.go, tls.go and auth.go the wire, stage.go the change files, init.go,
-// forge.go and rotate.go the keys, accept.go the way to a new root on purpose.
+// forge.go, rotate.go and root.go the keys, renew.go the expiry, accept.go the way
+// to a new root on purpose, notice.go what speaks for it.
 package trust
 
 import (
@@ -113,8 +114,9 @@ type Config struct {
 // machine. It has no state of its own beside the Config and is safe for
 // concurrent use as far as the Config's parts are.
 type Repository struct {
-	gun tuf.GUN
-	c   Config
+	gun    tuf.GUN
+	c      Config
+	lapsed bool // see AllowLapsed
 }
 
 // Open returns the repository. It does no work. gun must be valid
@@ -138,7 +140,17 @@ func (r *Repository) GUN() tuf.GUN { return r.gun }
 
 // options are what package tuf verifies with, at the time of this operation.
 func (r *Repository) options(now time.Time) tuf.Options {
-	return tuf.Options{Pin: r.c.Pin, Now: now, Limits: r.c.Limits}
+	return tuf.Options{Pin: r.pin(), Now: now, Limits: r.c.Limits, Lapsed: r.lapsed}
+}
+
+// AllowLapsed returns the repository as its owner may see it, who has let
+// root, its certificates, snapshot, targets or delegations expire and is about
+// to sign them again ([tuf.Options.Lapsed]): root and targets are then part of
+// every publication. Nobody else must build on what it shows.
+func (r *Repository) AllowLapsed() *Repository {
+	c := *r
+	c.lapsed = true
+	return &c
 }
 
 func (r *Repository) signOptions(now time.Time) tuf.SignOptions {

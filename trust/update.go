@@ -152,7 +152,10 @@ func (r *Repository) arrived(set *tuf.Set, have local, now time.Time, changed bo
 	sum := sha256.Sum256(f.Raw)
 	m := memory{
 		GUN: r.gun, Server: r.c.Remote.Host(), Checked: now,
-		Timestamp: hex.EncodeToString(sum[:]), Since: now,
+		Timestamp: hex.EncodeToString(sum[:]), Since: now, Met: have.Met,
+	}
+	if have.past == nil {
+		m.Met = now
 	}
 	if m.Timestamp == have.Timestamp && m.Server == have.Server {
 		m.Since = have.Since

@@ -111,7 +111,7 @@ func (u *Update) rootNow(d *document) error {
 		return u.refuse(RoleRoot, d.version, err)
 	}
 	d.signers, d.role = c.signers, c.role
-	if err := d.fresh(u.o.Now); err != nil {
+	if err := d.current(u.o); err != nil {
 		return u.refuse(RoleRoot, d.version, err)
 	}
 	return nil
@@ -356,7 +356,7 @@ func (u *Update) accept(role Role, raw []byte) (*document, error) {
 	if err := d.notBelow(u.floor[role.Name]); err != nil {
 		return d, u.refuse(role.Name, d.version, err)
 	}
-	if err := d.fresh(u.o.Now); err != nil {
+	if err := d.current(u.o); err != nil {
 		return d, u.refuse(role.Name, d.version, err)
 	}
 	return d, nil

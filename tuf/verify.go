@@ -51,6 +51,13 @@ type Options struct {
 	Now     time.Time // the start of the update, one time for all checks
 	Limits  Limits
 
+	// Lapsed admits what its owners let expire: root, its certificates,
+	// snapshot, targets and delegations. It is for one of them who is about to
+	// sign that again, never for who consumes it. The timestamp, which names
+	// all of them by hash, must be fresh in any case, so that nobody is shown an
+	// old state.
+	Lapsed bool
+
 	strictEnvelope bool // refuse members beside signed and signatures
 }
 
@@ -156,6 +163,14 @@ func sharesKey(a, b Role) bool {
 	return slices.ContainsFunc(b.Keys, func(k Key) bool { return have[k.CanonicalID()] })
 }
 
+// current is fresh, except for what o lets lapse.
+func (d *document) current(o Options) error {
+	if o.Lapsed && d.Role != RoleTimestamp {
+		return nil
+	}
+	return d.fresh(o.Now)
+}
+
 // fresh demands that d has not expired at now. There is no leeway.
 func (d *document) fresh(now time.Time) error {
 	if d.expires.Before(now) {
@@ -177,7 +192,7 @@ func (d *document) notBelow(floor int64) error {
 // expired and the pin must admit them; the root's own expiry is not looked at.
 func (d *document) sound(o Options, gun GUN, final, first bool) error {
 	var at *time.Time
-	if final {
+	if final && !o.Lapsed {
 		at = &o.Now
 	}
 	role := d.roles[RoleRoot]

@@ -142,6 +142,8 @@ func spokenErrors() []spoken {
 		{"trust.ErrDamaged (unreadable)", &trust.Damaged{GUN: someRepository, File: "/home/alice/.iechor/trust/tuf/x/metadata/root.json", Err: fs.ErrPermission}},
 		{"trust.ErrBusy", fmt.Errorf("%w: /home/alice/.iechor/trust", trust.ErrBusy)},
 		{"trust.ErrClock", &trust.ClockError{Now: at.AddDate(-1, 0, 0), Seen: at, File: "/home/alice/.iechor/trust/state/x.json"}},
+		{"trust.ErrNotice", fmt.Errorf("%w: it names another one", trust.ErrNotice)},
+		{"trust.DecisionsError", &trust.DecisionsError{File: "/home/alice/.iechor/trust/state/00.roots.json", Err: errors.New("unexpected end of JSON input")}},
 		{"trust.ErrFrozen", &trust.Frozen{Host: someServer, GUN: someRepository, Since: at, Max: 24 * time.Hour}},
 		{"trust.OtherServer", errors.Join(role("root", &tuf.RootRefusal{Reason: tuf.VersionSkip, Old: 2, Offered: 5}), &trust.OtherServer{GUN: someRepository, Was: "old.example.com", Now: someServer})},
 

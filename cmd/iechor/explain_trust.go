@@ -118,6 +118,9 @@ func explainRefusedMetadata(err error, c subject) (answer, bool) {
 			c.gun = string(role.GUN)
 		}
 	}
+	if errors.Is(err, trust.ErrNotice) {
+		return plainly(exitUntrusted, err.Error(), "get the notice of this new root from the owners of "+c.gun+", by another way than "+c.server)
+	}
 	ask := "do not use it; ask the owners of " + c.gun + " whether they know of this, and the operator of " + c.server
 	if other := new(trust.OtherServer); errors.As(err, &other) {
 		ask = other.Error() + ": see whether " + serverVariable + " is right"
@@ -125,8 +128,11 @@ func explainRefusedMetadata(err error, c subject) (answer, bool) {
 	mismatched := func(reason string, hints ...string) (answer, bool) {
 		return exactly(exitUntrusted, malicious+"trust data mismatch for remote repository "+c.gun+": "+reason, hints...)
 	}
-	first := new(firstUseError)
+	first, decided := new(firstUseError), new(trust.DecisionsError)
 	switch {
+	case errors.As(err, &decided):
+		return exactly(exitUntrusted, "could not validate the path to a trusted root: what was decided about the roots of "+c.gun+" cannot be read: "+decided.Error(),
+			"restore "+decided.File+" from a backup; without it, roots that were given up would be trusted again: remove it only if you know of none")
 	case errors.As(err, &first):
 		return exactly(exitUntrusted, "could not validate the path to a trusted root: "+first.Error(),
 			"compare its ids with what the owners say; "+howToPin(first.gun, first.ids, first.config))
@@ -175,7 +181,7 @@ func explainRoot(r *tuf.RootRefusal, c subject, ask string, mismatched func(stri
 	case tuf.NotSignedByPrevious:
 		return exactly(exitUntrusted, "Warning: potential malicious behavior - trust data has insufficient signatures for remote repository "+c.gun+": valid signatures did not meet threshold",
 			"the repository has a new root that the one known here did not sign: ask the owners of "+c.gun+", by another way than this server, whether they made it anew",
-			"to accept the new root on purpose, remove "+c.folder+" and try again")
+			"to see both roots, and to accept the new one on purpose: iechor trust accept-root "+c.gun)
 	case tuf.NotSignedBySelf:
 		return exactly(exitUntrusted, path+"failed to validate integrity of roots", ask)
 	case tuf.NoLeaf:
@@ -183,7 +189,9 @@ func explainRoot(r *tuf.RootRefusal, c subject, ask string, mismatched func(stri
 	case tuf.FirstUseRefused:
 		return exactly(exitUntrusted, path+"nothing is pinned for "+c.gun+", and trust on first use is off",
 			"pin its root under content-trust.trust-pinning in config.json")
-	case tuf.NoPinMatch, tuf.Denied:
+	case tuf.Denied:
+		return mismatched(r.Error(), "the root was given up: denied-roots in config.json names its key, or it was replaced on this machine with \"iechor trust accept-root\"; "+ask)
+	case tuf.NoPinMatch:
 		return mismatched(r.Error(), "the root is not the one that content-trust in config.json demands; "+ask)
 	}
 	return mismatched("root: "+r.Error(), ask)

@@ -241,6 +241,12 @@ func (w *world) serveTrust(rw http.ResponseWriter, r *http.Request, behind http.
 			return
 		}
 		behind.ServeHTTP(rw, r)
+	case "no upload of demo/b":
+		if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/demo/b/") {
+			http.Error(rw, `{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}`, http.StatusForbidden)
+			return
+		}
+		behind.ServeHTTP(rw, r)
 	case "no upload": // whoever may push is told so, and then is refused
 		if r.Method == http.MethodPost {
 			http.Error(rw, `{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}`, http.StatusForbidden)

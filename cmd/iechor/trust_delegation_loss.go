@@ -52,7 +52,11 @@ func (l loss) warn(a *app, repo *repository) {
 }
 
 func count(n int, what string) string {
-	if n != 1 {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(what, "ory"):
+		what = strings.TrimSuffix(what, "y") + "ies"
+	default:
 		what += "s"
 	}
 	return fmt.Sprintf("%d %s", n, what)

@@ -22,7 +22,7 @@ func newTrustKeyCmd(a *app) *cobra.Command {
   iechor trust key list
   iechor trust key export -o backup.pem`,
 		newKeyGenerateCmd(a), newKeyLoadCmd(a), newKeyListCmd(a), newKeyExportCmd(a), newKeyImportCmd(a),
-		newKeyRemoveCmd(a), newKeyPasswdCmd(a), newKeyRotateCmd(a),
+		newKeyRemoveCmd(a), newKeyPasswdCmd(a), newKeyRotateCmd(a), newKeySpareCmd(a),
 	)
 }
 

@@ -21,20 +21,25 @@ type rotateOptions struct {
 	server, local bool
 	keys          []string
 	algorithm     keys.Algorithm
-	yes           bool
+	all           bool   // repositories of a root key
+	of            string // which root key
+	yes, dry      bool
 }
 
 func newKeyRotateCmd(a *app) *cobra.Command {
 	var o rotateOptions
 	var algorithm string
 	cmd := &cobra.Command{
-		Use:   "rotate REPOSITORY ROLE",
+		Use:   "rotate [flags] REPOSITORY ROLE",
 		Short: "Replace the key of a role in a repository",
-		Example: `  iechor trust key rotate registry.example.com/app targets
+		Example: `  iechor trust key rotate --dry-run registry.example.com/app targets
+  iechor trust key rotate registry.example.com/app targets
   iechor trust key rotate registry.example.com/app snapshot --server
-  iechor trust key rotate registry.example.com/app root`,
+  iechor trust key rotate registry.example.com/app root
+  iechor trust key rotate --all root`,
 		Long: `Rotate replaces all keys of ROLE by a new one and publishes that at once, signed
-with the root key. ROLE is
+with the root key. What will be done is shown first; with --dry-run that is all.
+ROLE is
   root       the key that speaks for the repository: the old and the new one sign
   targets    the repository's key: it names the signers, and signs where there are none
   snapshot   kept by the server (--server), or by you (--local): then everybody
@@ -42,16 +47,34 @@ with the root key. ROLE is
   timestamp  always kept by the server
 Without --server and --local the key stays with whoever keeps it now. Changes
 that are staged are not published with it. The old private key of targets and
-snapshot is destroyed when the new one is in force; an old root key stays.`,
-		Args: exactArgs(2, "a repository and a role"),
+snapshot is destroyed when the new one is in force; an old root key stays.
+
+With --all, "root" is the only argument: a new root key takes the place of one
+that is here in all of its repositories that this machine knows, one after the
+other. Those that fail are named; the same command goes on with them later.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.all {
+				return exactArgs(1, "a role, with --all")(cmd, args)
+			}
+			return exactArgs(2, "a repository and a role")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if o.algorithm, err = parseAlgorithm(cmd, algorithm); err != nil {
+				return err
+			}
+			if o.all {
+				if o.role = tuf.RoleName(args[0]); o.role != tuf.RoleRoot || o.server || o.local || len(o.keys) > 1 {
+					return usage(cmd, "--all is for root keys, of which at most one takes the place of another", "name a repository for everything else")
+				}
+				return a.rotateAll(cmd.Context(), o)
+			}
+			if o.of != "" {
+				return usage(cmd, "--of goes together with --all", "leave it out, or add --all")
+			}
 			if o.ref, err = registry.ParseRef(args[0]); err != nil {
 				return err
 			}
 			o.role = tuf.RoleName(args[1])
-			if o.algorithm, err = parseAlgorithm(cmd, algorithm); err != nil {
-				return err
-			}
 			if err := o.check(cmd); err != nil {
 				return err
 			}
@@ -62,8 +85,15 @@ snapshot is destroyed when the new one is in force; an old root key stays.`,
 	cmd.Flags().BoolVar(&o.local, "local", false, "you keep the new key")
 	cmd.Flags().StringArrayVar(&o.keys, "key", nil, "`ID` of a key that is here, to be used in place of a new one; may be given several times")
 	cmd.Flags().StringVar(&algorithm, "algorithm", string(keys.P256), "`kind` of the new key: "+algorithmNames())
+	cmd.Flags().BoolVar(&o.all, "all", false, "in all repositories of a root key that this machine knows")
+	cmd.Flags().StringVar(&o.of, "of", "", "`ID` of the root key that --all replaces, if several are here")
+	addDryFlag(cmd, &o.dry)
 	addYesFlag(cmd, &o.yes)
 	return cmd
+}
+
+func addDryFlag(cmd *cobra.Command, dry *bool) {
+	cmd.Flags().BoolVar(dry, "dry-run", false, "only show what would be done")
 }
 
 // check refuses what cannot be, before any work.
@@ -88,6 +118,9 @@ const rootRotation = `Warning: you are about to rotate your root key.
 You must use your old key to sign this root rotation.`
 
 func (a *app) rotate(ctx context.Context, o rotateOptions) (err error) {
+	if o.dry {
+		a = looking(a)
+	}
 	d, err := a.desk()
 	if err != nil {
 		return err
@@ -105,11 +138,28 @@ func (a *app) rotate(ctx context.Context, o rotateOptions) (err error) {
 		}
 		rotation.Keys = append(rotation.Keys, k.ID)
 	}
+	set, err := d.current(ctx, repo)
+	if err != nil {
+		return repo.about(err)
+	}
 	if o.role == tuf.RoleSnapshot && !o.server && !o.local && len(o.keys) == 0 {
-		if rotation.Server, err = d.serverKeeps(ctx, repo, o.role); err != nil {
+		if rotation.Server, err = d.serverKeeps(ctx, set, o.role); err != nil {
 			return repo.about(err)
 		}
 	}
+	p, err := d.rotationPlan(ctx, set, rotation)
+	if err != nil {
+		return repo.about(err)
+	}
+	d.announce(p, o.dry)
+	if o.dry {
+		return nil
+	}
+	return d.rotateOne(ctx, repo, o, rotation)
+}
+
+// rotateOne asks where that is due, rotates, and sees that it counts.
+func (d *desk) rotateOne(ctx context.Context, repo *repository, o rotateOptions, rotation trust.Rotation) error {
 	if o.role == tuf.RoleRoot {
 		if d.pins(repo.GUN()) {
 			d.warn("%s pins the root of %s: if that names the old key, put the new one there as soon as it is published", d.config.path, repo.GUN())
@@ -135,6 +185,41 @@ func (a *app) rotate(ctx context.Context, o rotateOptions) (err error) {
 	return nil
 }
 
+// rotationPlan says what a rotation does.
+func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r trust.Rotation) (*plan, error) {
+	p := &plan{what: fmt.Sprintf("rotate the %s key of %s", r.Role, set.GUN())}
+	was, _ := set.Role(r.Role) // every Set has the top-level roles
+	p.add("goes", "%s", joinShort(signingIDs(was, nil)))
+	switch {
+	case len(r.Keys) > 0:
+		p.add("comes", "%s, which is here", joinShort(r.Keys))
+	case r.Server:
+		p.add("comes", "a new key, which the server makes and keeps")
+	default:
+		p.add("comes", "a new %s key, kept in %s", r.Algorithm, d.dirKeys.Name())
+	}
+	switch r.Role {
+	case tuf.RoleTargets:
+		n := 0
+		for range set.Targets(tuf.RoleTargets) {
+			n++
+		}
+		p.add("files", "%s, with its %s as they are", nextFiles(set, tuf.RoleRoot, tuf.RoleTargets), count(n, "tag"))
+	default:
+		p.add("files", "%s", nextFiles(set, tuf.RoleRoot))
+	}
+	root, _ := set.Role(tuf.RoleRoot) // every Set has one
+	if err := d.signedBy(ctx, p, "signed by", root); err != nil {
+		return nil, err
+	}
+	if r.Role == tuf.RoleRoot {
+		p.add("consumers", "follow by themselves; only who has pinned the old key must pin the new one")
+		return p, nil
+	}
+	p.add("consumers", "notice nothing")
+	return p, nil
+}
+
 // pins reports whether the configuration pins the root of a repository.
 func (d *desk) pins(gun tuf.GUN) bool {
 	pins, err := d.config.pin()
@@ -147,11 +232,7 @@ func (d *desk) pins(gun tuf.GUN) bool {
 
 // serverKeeps reports whether a role's key is with the server: none of its
 // keys is here.
-func (d *desk) serverKeeps(ctx context.Context, repo *repository, name tuf.RoleName) (bool, error) {
-	set, err := repo.Update(ctx)
-	if err != nil {
-		return false, err
-	}
+func (d *desk) serverKeeps(ctx context.Context, set *tuf.Set, name tuf.RoleName) (bool, error) {
 	role, _ := set.Role(name) // every Set has the top-level roles
 	for _, k := range role.Keys {
 		if has, err := d.keys.Has(ctx, k.CanonicalID()); has || err != nil {
