@@ -45,6 +45,9 @@ require github.com/miekg/pkcs11 v1.1.2
 // Moving in: how notary-signer wraps its keys (JWE).
 require github.com/go-jose/go-jose/v4 v4.1.8
 
+// Token buckets, for how often the signer may be asked.
+require golang.org/x/time v0.16.0
+
 // Tests only: differences of structures, scripts, and another canonical JSON
 // to compare with.
 require (

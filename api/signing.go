@@ -1,7 +1,9 @@
 package api
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/iechor/trust/tuf"
 )
@@ -42,6 +44,20 @@ type FloorError struct {
 func (e *FloorError) Error() string {
 	return fmt.Sprintf("the signer has already signed the %s up to version %d", e.Role, e.Floor)
 }
+
+// A SlowDownError is the signer's refusal to work for a caller who asks too
+// often. Nothing was signed or made; the same request may succeed after After.
+type SlowDownError struct {
+	After time.Duration
+}
+
+func (e *SlowDownError) Error() string {
+	return fmt.Sprintf("the signer is asked too often, and will answer after %v", e.After.Round(time.Millisecond))
+}
+
+// ErrDenied says that the signer does not know its caller, or does not allow
+// it to do what it asked.
+var ErrDenied = errors.New("the signer denies this client")
 
 // A RestoredError is the signer's refusal to build on a state older than one
 // that it knows to have been published: the server's database was restored

@@ -93,16 +93,24 @@ func ParseLine(line []byte) (Link, error) {
 // writes to first. Where two come at once all the same, one of them fails with
 // an error that [IsUnique] knows.
 func (c Chain) Append(ctx context.Context, t *Tx, gun string, entry []byte) (Link, error) {
-	last, err := c.last(ctx, t)
-	if err != nil {
+	return c.AppendAll(ctx, t, []Link{{GUN: gun, Entry: entry}})
+}
+
+// AppendAll is Append for several entries, of which GUN and Entry are set. It
+// returns the last one in its place.
+func (c Chain) AppendAll(ctx context.Context, t *Tx, entries []Link) (last Link, err error) {
+	if last, err = c.last(ctx, t); err != nil {
 		return Link{}, err
 	}
-	l := Link{ID: last.ID + 1, GUN: gun, Entry: entry}
-	l.Hash = link(last.Hash, l.ID, entry)
-	if _, err := t.Exec(ctx, "INSERT INTO "+c.Table+" (id, gun, hash, entry) VALUES (?, ?, ?, ?)", l.ID, gun, l.Hash[:], entry); err != nil {
-		return Link{}, fmt.Errorf("append to %s: %w", c.Table, err)
+	for _, l := range entries {
+		l.ID = last.ID + 1
+		l.Hash = link(last.Hash, l.ID, l.Entry)
+		if _, err := t.Exec(ctx, "INSERT INTO "+c.Table+" (id, gun, hash, entry) VALUES (?, ?, ?, ?)", l.ID, l.GUN, l.Hash[:], l.Entry); err != nil {
+			return Link{}, fmt.Errorf("append to %s: %w", c.Table, err)
+		}
+		last = l
 	}
-	return l, nil
+	return last, nil
 }
 
 // last returns the number and the hash of the last entry.

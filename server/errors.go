@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/iechor/trust/api"
@@ -19,7 +20,12 @@ import (
 // with an id under which the log has it in full.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err error) {
 	var e *api.Error
-	if !errors.As(err, &e) {
+	var slow *api.SlowDownError
+	if errors.As(err, &slow) {
+		s.c.Log.Warn("the signer is asked too often", "method", r.Method, "gun", gun, "err", err)
+		w.Header().Set("Retry-After", strconv.Itoa(int(slow.After.Seconds())+1))
+		e = api.NewError(api.TooMany, nil)
+	} else if !errors.As(err, &e) {
 		id := requestID()
 		log := s.c.Log.Error
 		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -156,7 +157,31 @@ func (c *Client) Ping(ctx context.Context) error {
 	return nil
 }
 
+// Bounds of waiting for a signer that says it is asked too often.
+const (
+	slowTries = 4
+	slowLimit = 5 * time.Second
+)
+
+// call asks once more, a few times, when the signer asks for a short pause.
 func (c *Client) call(ctx context.Context, method, path string, question, answer any) error {
+	for try := 1; ; try++ {
+		err := c.once(ctx, method, path, question, answer)
+		var slow *api.SlowDownError
+		if !errors.As(err, &slow) || try == slowTries || slow.After > slowLimit {
+			return err
+		}
+		pause := time.NewTimer(slow.After + rand.N(slow.After+time.Millisecond)) // not in step with other callers
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		}
+	}
+}
+
+func (c *Client) once(ctx context.Context, method, path string, question, answer any) error {
 	var body io.Reader
 	if question != nil {
 		raw, err := json.Marshal(question)

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/iechor/trust/database"
 )
@@ -111,13 +110,16 @@ func (t *Table) newDataKey(ctx context.Context) (id string, err error) {
 	if err := t.kek.unwrap(ctx, dataKey{id, by.ID(), wrapped}, true); err != nil {
 		return "", err
 	}
-	return id, t.db.Update(ctx, func(x *database.Tx) error {
-		now := time.Now().Unix()
+	return id, t.write(ctx, func(x *database.Tx) error {
+		now := t.kek.now().Unix()
 		last, err := texts(ctx, x, "SELECT id FROM signer_keks WHERE wrapper = ? AND created_at >= ?", by.ID(), now)
 		if err == nil {
 			_, err = x.Exec(ctx, "INSERT INTO signer_keks (id, created_at, wrapper, wrapped) VALUES (?, ?, ?, ?)", id, now+int64(len(last)), by.ID(), wrapped)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return t.record(ctx, x, AuditEntry{Time: t.kek.now(), Event: AuditDataKey, Detail: id + " under " + by.ID()})
 	})
 }
 

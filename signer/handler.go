@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -71,20 +72,23 @@ func (s *Service) rights(r *http.Request) (who string, may Rights, ok bool) {
 type call struct {
 	method string
 	may    func(Rights) bool
-	do     func(s *Service, ctx context.Context, body []byte) (any, error)
+	do     func(s *Service, ctx context.Context, who string, body []byte) (any, error)
 }
 
 func calls() map[string]call {
 	return map[string]call{
-		pathCreate: {http.MethodPost, func(r Rights) bool { return r.Create }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathCreate: {http.MethodPost, func(r Rights) bool { return r.Create }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
 			q, err := decode[keyQuestion](body)
 			if err != nil {
 				return nil, err
 			}
-			key, err := s.CreateKey(ctx, q.Type, q.Role, q.GUN)
+			if err := allow(s.meters.keys, s.meters.repositoryKeys, who, q.GUN, s.now()); err != nil {
+				return nil, err
+			}
+			key, err := s.createKey(ctx, who, q.Type, q.Role, q.GUN)
 			return keyAnswer{key}, err
 		}},
-		pathHolds: {http.MethodPost, func(r Rights) bool { return r.Sign || r.Create }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathHolds: {http.MethodPost, func(r Rights) bool { return r.Sign || r.Create }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
 			q, err := decode[holdsQuestion](body)
 			if err != nil {
 				return nil, err
@@ -92,36 +96,39 @@ func calls() map[string]call {
 			held, err := s.Holds(ctx, q.GUN, q.Role, q.Key)
 			return holdsAnswer{held}, err
 		}},
-		pathSign: {http.MethodPost, func(r Rights) bool { return r.Sign }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathSign: {http.MethodPost, func(r Rights) bool { return r.Sign }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
 			q, err := decode[api.SignRequest](body)
 			if err != nil {
 				return nil, err
 			}
-			sig, public, err := s.sign(ctx, q)
+			if err := allow(s.meters.signatures, s.meters.repositorySignatures, who, q.GUN, s.now()); err != nil {
+				return nil, err
+			}
+			sig, public, err := s.sign(ctx, who, q)
 			return signAnswer{public, sig.Method, sig.Value}, err
 		}},
-		pathForget: {http.MethodPost, func(r Rights) bool { return r.Forget }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathForget: {http.MethodPost, func(r Rights) bool { return r.Forget }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
 			q, err := decode[gunQuestion](body)
 			if err != nil {
 				return nil, err
 			}
-			return struct{}{}, s.Forget(ctx, q.GUN)
+			return struct{}{}, s.forget(ctx, who, q.GUN)
 		}},
-		pathRecall: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathRecall: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
 			q, err := decode[gunQuestion](body)
 			if err != nil {
 				return nil, err
 			}
-			return struct{}{}, s.Recall(ctx, q.GUN)
+			return struct{}{}, s.recall(ctx, who, q.GUN)
 		}},
-		pathLower: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathLower: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
 			q, err := decode[lowerQuestion](body)
 			if err != nil {
 				return nil, err
 			}
-			return struct{}{}, s.LowerFloor(ctx, q.GUN, q.Timestamp)
+			return struct{}{}, s.lowerFloor(ctx, who, q.GUN, q.Timestamp)
 		}},
-		pathFloors: {http.MethodPost, func(r Rights) bool { return r.Operate || r.Sign }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathFloors: {http.MethodPost, func(r Rights) bool { return r.Operate || r.Sign }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
 			q, err := decode[gunQuestion](body)
 			if err != nil {
 				return nil, err
@@ -129,7 +136,7 @@ func calls() map[string]call {
 			floors, err := s.Floors(ctx, q.GUN)
 			return floorsAnswer{floors}, err
 		}},
-		pathPing: {http.MethodGet, func(Rights) bool { return true }, func(s *Service, ctx context.Context, body []byte) (any, error) {
+		pathPing: {http.MethodGet, func(Rights) bool { return true }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
 			return struct{}{}, s.Ping(ctx)
 		}},
 	}
@@ -144,7 +151,7 @@ func (s *Service) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
 		who, may, ok := s.rights(r)
-		status := s.answer(w, r, table, may, ok)
+		status := s.answer(w, r, table, who, may, ok)
 		level := slog.LevelInfo
 		if status == http.StatusForbidden || status >= 500 {
 			level = slog.LevelWarn
@@ -157,8 +164,11 @@ func (s *Service) Handler() http.Handler {
 	})
 }
 
-func (s *Service) answer(w http.ResponseWriter, r *http.Request, table map[string]call, may Rights, listed bool) (status int) {
+func (s *Service) answer(w http.ResponseWriter, r *http.Request, table map[string]call, who string, may Rights, listed bool) (status int) {
 	if !listed {
+		if who != "" {
+			s.sound(r.Context(), AuditEntry{Event: AuditDenied, Identity: who, Detail: "not on the signer's list"})
+		}
 		return write(w, http.StatusForbidden, wireError{Code: codeDenied, Message: "this client is not on the signer's list"})
 	}
 	c, ok := table[r.URL.Path]
@@ -170,6 +180,7 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, table map[strin
 		return write(w, http.StatusMethodNotAllowed, wireError{Code: codeRefused, Message: "the signer has no such call"})
 	}
 	if !c.may(may) {
+		s.sound(r.Context(), AuditEntry{Event: AuditDenied, Identity: who, Detail: "has not the right to " + strings.TrimPrefix(r.URL.Path, "/v1/")})
 		return write(w, http.StatusForbidden, wireError{Code: codeDenied, Message: "this client has not the right to do that"})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callLimit)
@@ -182,9 +193,13 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, table map[strin
 	if err != nil {
 		return write(w, http.StatusBadRequest, wireError{Code: codeRefused, Message: "the request was cut off"})
 	}
-	out, err := c.do(s, ctx, body)
+	out, err := c.do(s, ctx, who, body)
 	if err != nil {
 		status, e := wireErrorOf(err)
+		if e.Code == codeSlow {
+			w.Header().Set("Retry-After", strconv.FormatInt((e.After+999)/1000, 10))
+			s.log.Warn("asked too often", "identity", who, "path", r.URL.Path, "after", time.Duration(e.After)*time.Millisecond)
+		}
 		if status >= 500 {
 			s.log.Error("request not answered", "path", r.URL.Path, "err", err)
 		}

@@ -96,6 +96,11 @@ func start(t testing.TB, s *Service, l net.Listener, c *tls.Config) {
 // serve serves w over TLS to clients of a.
 func (w *world) serve(t testing.TB, a *authority, who map[string]Rights) (base string) {
 	t.Helper()
+	return w.serveService(t, a, w.service(t, w.table, who))
+}
+
+func (w *world) serveService(t testing.TB, a *authority, s *Service) (base string) {
+	t.Helper()
 	cert := a.issue(t, x509.ExtKeyUsageServerAuth, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
 	config, err := ServerTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }, a.pool)
 	if err != nil {
@@ -105,7 +110,7 @@ func (w *world) serve(t testing.TB, a *authority, who map[string]Rights) (base s
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, w.service(t, w.table, who), l, config)
+	start(t, s, l, config)
 	return "https://" + l.Addr().String()
 }
 

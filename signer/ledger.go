@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -22,10 +23,10 @@ var errMoved = errors.New("the ledger has moved on")
 // that left is never forgotten). again is set when it is an earlier answer.
 //
 // Beside the errors of [judge] it returns one matching tuf.ErrNoKey.
-func (t *Table) sign(ctx context.Context, c *claim, now time.Time) (sig tuf.Signature, public tuf.PublicKey, again bool, err error) {
+func (t *Table) sign(ctx context.Context, who string, c *claim, now time.Time) (sig tuf.Signature, public tuf.PublicKey, again bool, err error) {
 	for range 4 {
 		err = t.db.Update(ctx, func(x *database.Tx) (err error) {
-			sig, public, again, err = t.signOnce(ctx, x, c, now)
+			sig, public, again, err = t.signOnce(ctx, x, who, c, now)
 			return err
 		})
 		// What keeps the key-encryption key may be slow, and is not asked
@@ -40,13 +41,17 @@ func (t *Table) sign(ctx context.Context, c *claim, now time.Time) (sig tuf.Sign
 			break
 		}
 	}
+	if err == nil {
+		// An earlier answer too may not have got its place in the log yet.
+		err = t.settle(ctx)
+	}
 	if err != nil {
 		return tuf.Signature{}, tuf.PublicKey{}, false, err
 	}
 	return sig, public, again, nil
 }
 
-func (t *Table) signOnce(ctx context.Context, x *database.Tx, c *claim, now time.Time) (sig tuf.Signature, public tuf.PublicKey, again bool, err error) {
+func (t *Table) signOnce(ctx context.Context, x *database.Tx, who string, c *claim, now time.Time) (sig tuf.Signature, public tuf.PublicKey, again bool, err error) {
 	k, err := t.key(ctx, x, c.GUN, c.Role, c.Key)
 	if err != nil {
 		return sig, public, false, err
@@ -91,7 +96,11 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, c *claim, now time
 			return sig, public, false, err
 		}
 	}
-	return sig, k.public, false, nil
+	err = t.record(ctx, x, AuditEntry{
+		Time: now, Event: AuditSigned, Identity: who, GUN: c.GUN, Role: c.Role, Version: c.payload.Version, Key: k.id,
+		Payload: hex.EncodeToString(sum[:]), Expires: &c.payload.Expires,
+	})
+	return sig, k.public, false, err
 }
 
 // answered returns the signature that was made of the very same payload by the
@@ -206,8 +215,8 @@ func (t *Table) Floors(ctx context.Context, gun tuf.GUN) (out []Floor, err error
 // lower makes a base timestamp of the given version acceptable again, 0 for
 // none at all. What was signed stays signed: no version is signed twice. The
 // floors of the snapshot are taken anew from the next base.
-func (t *Table) lower(ctx context.Context, gun tuf.GUN, timestamp int64) error {
-	return t.db.Update(ctx, func(x *database.Tx) error {
+func (t *Table) lower(ctx context.Context, who string, gun tuf.GUN, timestamp int64, now time.Time) error {
+	return t.write(ctx, func(x *database.Tx) error {
 		res, err := x.Exec(ctx, `UPDATE signer_ledger SET seq = seq + 1, timestamp_confirmed = ?, snapshot_confirmed = 0, snapshot_named = 0
 			WHERE gun = ? AND timestamp_confirmed >= ?`, timestamp, gun, timestamp)
 		if err != nil {
@@ -217,7 +226,10 @@ func (t *Table) lower(ctx context.Context, gun tuf.GUN, timestamp int64) error {
 		if err == nil && n == 0 {
 			err = refuse("no floor of %s is at version %d or above", gun, timestamp)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return t.record(ctx, x, AuditEntry{Time: now, Event: AuditLowered, Identity: who, GUN: gun, Role: tuf.RoleTimestamp, Version: timestamp})
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/tuf"
@@ -16,20 +17,24 @@ import (
 // it ended. It is refused once a key of the new incarnation has signed. Where
 // nothing was forgotten it changes nothing.
 func (s *Service) Recall(ctx context.Context, gun tuf.GUN) error {
+	return s.recall(ctx, inProcess, gun)
+}
+
+func (s *Service) recall(ctx context.Context, who string, gun tuf.GUN) error {
 	if !gun.Valid() {
 		return refuse("%q is not the name of a repository", gun)
 	}
-	if err := s.table.recall(ctx, gun); err != nil {
+	if err := s.table.recall(ctx, who, gun, s.now()); err != nil {
 		return fmt.Errorf("recall %s: %w", gun, err)
 	}
-	s.log.Warn("repository recalled by an operator", "gun", gun)
+	s.log.Warn("repository recalled by an operator", "identity", who, "gun", gun)
 	return nil
 }
 
 // recall is the inverse of forget. Keys that were made since are dropped: the
 // repository that they were made for never came to be.
-func (t *Table) recall(ctx context.Context, gun tuf.GUN) error {
-	return t.db.Update(ctx, func(x *database.Tx) error {
+func (t *Table) recall(ctx context.Context, who string, gun tuf.GUN, at time.Time) error {
+	return t.write(ctx, func(x *database.Tx) error {
 		var now int64
 		err := x.QueryRow(ctx, "SELECT incarnation FROM signer_repositories WHERE gun = ?", gun).Scan(&now)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -60,8 +65,10 @@ func (t *Table) recall(ctx context.Context, gun tuf.GUN) error {
 			active, gun, before.Int64, retired); err != nil {
 			return err
 		}
-		_, err = x.Exec(ctx, "UPDATE signer_repositories SET incarnation = ? WHERE gun = ? AND incarnation = ?", before.Int64, gun, now)
-		return err
+		if _, err = x.Exec(ctx, "UPDATE signer_repositories SET incarnation = ? WHERE gun = ? AND incarnation = ?", before.Int64, gun, now); err != nil {
+			return err
+		}
+		return t.record(ctx, x, AuditEntry{Time: at, Event: AuditRecalled, Identity: who, GUN: gun})
 	})
 }
 

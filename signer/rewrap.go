@@ -247,7 +247,7 @@ func (t *Table) rewrapSome(ctx context.Context, target string) (moved int, err e
 // retire ends the former keys, in one transaction with a last look whether
 // something is wrapped under them.
 func (t *Table) retire(ctx context.Context, target string, moved int, o RewrapOptions, now time.Time) error {
-	return t.db.Update(ctx, func(x *database.Tx) error {
+	return t.write(ctx, func(x *database.Tx) error {
 		var left int
 		if err := x.QueryRow(ctx, "SELECT COUNT(*) FROM signer_keys WHERE kek <> ?", target).Scan(&left); err != nil {
 			return err
@@ -255,7 +255,9 @@ func (t *Table) retire(ctx context.Context, target string, moved int, o RewrapOp
 		if left > 0 {
 			return fmt.Errorf("%d keys were made under a former key-encryption key meanwhile: rewrap once more", left)
 		}
-		_, err := x.Exec(ctx, "DELETE FROM signer_keks WHERE id <> ?", target)
-		return err
+		if _, err := x.Exec(ctx, "DELETE FROM signer_keks WHERE id <> ?", target); err != nil {
+			return err
+		}
+		return t.record(ctx, x, AuditEntry{Time: now, Event: AuditRewrapped, Identity: o.Identity, Detail: fmt.Sprintf("%d keys, under %s", moved, t.kek.current.ID())})
 	})
 }

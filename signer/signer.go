@@ -97,6 +97,7 @@ func (l Limits) of(role tuf.RoleName) time.Duration {
 type Config struct {
 	Table  *Table
 	Limits Limits
+	Rates  Rates
 	// Identities lists who may call over the network, and what they may do.
 	// Everyone else is refused. An identity is "sha256:" and the lowercase hex
 	// SHA-256 of the client certificate's SubjectPublicKeyInfo, or a DNS name
@@ -107,11 +108,15 @@ type Config struct {
 	Log        *slog.Logger     // nil: no log
 }
 
+// inProcess is who calls a Service's own methods.
+const inProcess = "in-process"
+
 // A Service signs. Its methods trust their caller; [Service.Handler] is for
 // callers that must show who they are. It is safe for concurrent use.
 type Service struct {
 	table      *Table
 	limits     Limits
+	meters     meters
 	identities map[string]Rights
 	now        func() time.Time
 	log        *slog.Logger
@@ -127,7 +132,10 @@ func New(c Config) (*Service, error) {
 	if c.Limits.Timestamp < 0 || c.Limits.Snapshot < 0 || c.Limits.KeysPerDay < 0 {
 		return nil, errors.New("limits of the signer cannot be negative")
 	}
-	s := &Service{table: c.Table, limits: c.Limits, identities: map[string]Rights{}, now: c.Now, log: c.Log}
+	if c.Rates.Signatures < 0 || c.Rates.RepositorySignatures < 0 || c.Rates.Keys < 0 || c.Rates.RepositoryKeys < 0 {
+		return nil, errors.New("rates of the signer cannot be negative")
+	}
+	s := &Service{table: c.Table, limits: c.Limits, meters: newMeters(c.Rates), identities: map[string]Rights{}, now: c.Now, log: c.Log}
 	if s.limits.Timestamp == 0 {
 		s.limits.Timestamp = 14 * 24 * time.Hour
 	}
@@ -170,15 +178,19 @@ func refuse(format string, a ...any) error { return &Refusal{Reason: fmt.Sprintf
 // key is then in use. The error matches [ErrRefused] for roles and types that
 // are not made here, and when too many keys were made within a day.
 func (s *Service) CreateKey(ctx context.Context, t tuf.KeyType, role tuf.RoleName, gun tuf.GUN) (tuf.PublicKey, error) {
+	return s.createKey(ctx, inProcess, t, role, gun)
+}
+
+func (s *Service) createKey(ctx context.Context, who string, t tuf.KeyType, role tuf.RoleName, gun tuf.GUN) (tuf.PublicKey, error) {
 	if err := checkName(gun, role); err != nil {
 		return tuf.PublicKey{}, err
 	}
-	key, made, err := s.table.create(ctx, t, role, gun, s.limits.KeysPerDay, s.now())
+	key, made, err := s.table.create(ctx, who, t, role, gun, s.limits.KeysPerDay, s.now())
 	if err != nil {
 		return tuf.PublicKey{}, fmt.Errorf("create %s key of %s: %w", role, gun, err)
 	}
 	if made {
-		s.log.Info("key created", "gun", gun, "role", role, "key", key.CanonicalID())
+		s.log.Info("key created", "identity", who, "gun", gun, "role", role, "key", key.CanonicalID())
 	}
 	return key, nil
 }
@@ -203,12 +215,13 @@ func (s *Service) Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id 
 // matches tuf.ErrNoKey when the key was not made here for that repository and
 // role.
 func (s *Service) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error) {
-	sig, _, err := s.sign(ctx, r)
+	sig, _, err := s.sign(ctx, inProcess, r)
 	return sig, err
 }
 
-func (s *Service) sign(ctx context.Context, r api.SignRequest) (tuf.Signature, tuf.PublicKey, error) {
+func (s *Service) sign(ctx context.Context, who string, r api.SignRequest) (tuf.Signature, tuf.PublicKey, error) {
 	fail := func(err error) (tuf.Signature, tuf.PublicKey, error) {
+		s.alarm(ctx, who, r, err)
 		return tuf.Signature{}, tuf.PublicKey{}, fmt.Errorf("sign %s of %s: %w", r.Role, r.GUN, err)
 	}
 	now := s.now()
@@ -216,7 +229,7 @@ func (s *Service) sign(ctx context.Context, r api.SignRequest) (tuf.Signature, t
 	if err != nil {
 		return fail(err)
 	}
-	sig, public, again, err := s.table.sign(ctx, c, now)
+	sig, public, again, err := s.table.sign(ctx, who, c, now)
 	var restored *api.RestoredError
 	if errors.As(err, &restored) {
 		// Returned as well: the caller cannot do anything about it, people can.
@@ -230,7 +243,7 @@ func (s *Service) sign(ctx context.Context, r api.SignRequest) (tuf.Signature, t
 			return fail(err)
 		}
 	}
-	s.log.Info("signed", "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", again)
+	s.log.Info("signed", "identity", who, "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", again)
 	return sig, public, nil
 }
 
@@ -239,13 +252,17 @@ func (s *Service) sign(ctx context.Context, r api.SignRequest) (tuf.Signature, t
 // repository of the same name. To call it again does no harm until a key was
 // created for the new one.
 func (s *Service) Forget(ctx context.Context, gun tuf.GUN) error {
+	return s.forget(ctx, inProcess, gun)
+}
+
+func (s *Service) forget(ctx context.Context, who string, gun tuf.GUN) error {
 	if !gun.Valid() {
 		return refuse("%q is not the name of a repository", gun)
 	}
-	if err := s.table.forget(ctx, gun, s.now()); err != nil {
+	if err := s.table.forget(ctx, who, gun, s.now()); err != nil {
 		return fmt.Errorf("forget %s: %w", gun, err)
 	}
-	s.log.Info("repository forgotten", "gun", gun)
+	s.log.Info("repository forgotten", "identity", who, "gun", gun)
 	return nil
 }
 
@@ -253,16 +270,20 @@ func (s *Service) Forget(ctx context.Context, gun tuf.GUN) error {
 // a published timestamp of the given version, 0 for none at all, may be built
 // on. Versions that were signed are not signed a second time all the same.
 func (s *Service) LowerFloor(ctx context.Context, gun tuf.GUN, timestamp int64) error {
+	return s.lowerFloor(ctx, inProcess, gun, timestamp)
+}
+
+func (s *Service) lowerFloor(ctx context.Context, who string, gun tuf.GUN, timestamp int64) error {
 	if !gun.Valid() {
 		return refuse("%q is not the name of a repository", gun)
 	}
 	if timestamp < 0 {
 		return refuse("%d is not a version", timestamp)
 	}
-	if err := s.table.lower(ctx, gun, timestamp); err != nil {
+	if err := s.table.lower(ctx, who, gun, timestamp, s.now()); err != nil {
 		return fmt.Errorf("lower the floor of %s: %w", gun, err)
 	}
-	s.log.Warn("floor lowered by an operator", "gun", gun, "timestamp", timestamp)
+	s.log.Warn("floor lowered by an operator", "identity", who, "gun", gun, "timestamp", timestamp)
 	return nil
 }
 

@@ -15,7 +15,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/iechor/trust/database"
@@ -29,8 +28,11 @@ var migrations embed.FS
 // database. Private halves are in it only wrapped. Several processes may use
 // one table at once. It is safe for concurrent use.
 type Table struct {
-	db  *database.DB
-	kek *KEK
+	db       *database.DB
+	kek      *KEK
+	settling settling
+
+	testOnlyWaiting bool // audit entries wait for their place on SQLite too
 }
 
 // Key states. Dropped keys were never used and have no private half any more;
@@ -49,14 +51,11 @@ func OpenTable(ctx context.Context, db *database.DB, kek *KEK) (*Table, error) {
 	if kek == nil {
 		return nil, errors.New("the signer needs a key-encryption key")
 	}
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
+	if err := Migrate(ctx, db); err != nil {
 		return nil, err
 	}
-	if err := db.Migrate(ctx, "signer", files); err != nil {
-		return nil, err
-	}
-	t := &Table{db: db, kek: kek}
+	t := &Table{db: db, kek: kek, settling: settling{turn: make(chan struct{}, 1)}}
+	var err error
 	for range 2 { // another process may record the same key meanwhile
 		err = db.Update(ctx, func(x *database.Tx) error { return t.checkKEK(ctx, x) })
 		if !database.IsUnique(err) {
@@ -211,7 +210,7 @@ func generate(t tuf.KeyType) (crypto.Signer, error) {
 
 // create returns the pending key of (gun, role, type), making it if there is
 // none. made tells. At most limit keys a day are made for one role (S7).
-func (t *Table) create(ctx context.Context, kind tuf.KeyType, role tuf.RoleName, gun tuf.GUN, limit int, now time.Time) (public tuf.PublicKey, made bool, err error) {
+func (t *Table) create(ctx context.Context, who string, kind tuf.KeyType, role tuf.RoleName, gun tuf.GUN, limit int, now time.Time) (public tuf.PublicKey, made bool, err error) {
 	// Two processes may get here at once. The loser's insert meets the unique
 	// slot, and finds the winner's key the next time round. A rewrap may retire
 	// the data key meanwhile.
@@ -224,7 +223,7 @@ func (t *Table) create(ctx context.Context, kind tuf.KeyType, role tuf.RoleName,
 		if err != nil {
 			return tuf.PublicKey{}, false, err
 		}
-		public, err = t.insert(ctx, private, role, gun, true, limit, now)
+		public, err = t.insert(ctx, who, private, role, gun, true, limit, now)
 		if !database.IsUnique(err) && !errors.Is(err, errMoved) {
 			return public, err == nil, err
 		}
@@ -243,8 +242,9 @@ func (t *Table) pendingKey(ctx context.Context, kind tuf.KeyType, role tuf.RoleN
 	return k.public, err
 }
 
-// insert stores a key of the current incarnation.
-func (t *Table) insert(ctx context.Context, private crypto.Signer, role tuf.RoleName, gun tuf.GUN, isPending bool, limit int, now time.Time) (tuf.PublicKey, error) {
+// insert stores a key of the current incarnation: one that was made for who,
+// or was imported if that is empty.
+func (t *Table) insert(ctx context.Context, who string, private crypto.Signer, role tuf.RoleName, gun tuf.GUN, isPending bool, limit int, now time.Time) (tuf.PublicKey, error) {
 	s, err := tuf.NewSigner(private)
 	if err != nil {
 		return tuf.PublicKey{}, err
@@ -264,7 +264,7 @@ func (t *Table) insert(ctx context.Context, private crypto.Signer, role tuf.Role
 	if err != nil {
 		return tuf.PublicKey{}, err
 	}
-	err = t.db.Update(ctx, func(x *database.Tx) error {
+	err = t.write(ctx, func(x *database.Tx) error {
 		if err := t.recorded(ctx, x, kek); err != nil {
 			return err
 		}
@@ -289,7 +289,14 @@ func (t *Table) insert(ctx context.Context, private crypto.Signer, role tuf.Role
 		_, err = x.Exec(ctx, `INSERT INTO signer_keys (id, gun, incarnation, role, key_type, public_key, wrapped, kek, state, slot, created_at, first_used_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			id, gun, incarnation, role, public.Type, public.Bytes, wrapped, kek, state, at, now.Unix(), used)
-		return err
+		if err != nil {
+			return err
+		}
+		e := AuditEntry{Time: now, Event: AuditCreated, Identity: who, GUN: gun, Role: role, Key: id}
+		if who == "" {
+			e.Event = AuditImported
+		}
+		return t.record(ctx, x, e)
 	})
 	return public, err
 }
@@ -319,7 +326,7 @@ func (t *Table) Import(ctx context.Context, private crypto.Signer, role tuf.Role
 	}
 	id := s.PublicKey().CanonicalID()
 	for range 2 { // another process may insert the repository's row meanwhile
-		public, err := t.insert(ctx, private, role, gun, !used, 0, now)
+		public, err := t.insert(ctx, "", private, role, gun, !used, 0, now)
 		if !database.IsUnique(err) && !errors.Is(err, errMoved) {
 			return public, err
 		}
@@ -348,8 +355,8 @@ func (t *Table) holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tu
 // forget ends the incarnation of gun: pending keys are dropped with their
 // private halves, used ones retired. The next key belongs to a new
 // incarnation, with a ledger that begins at nothing.
-func (t *Table) forget(ctx context.Context, gun tuf.GUN, now time.Time) error {
-	return t.db.Update(ctx, func(x *database.Tx) error {
+func (t *Table) forget(ctx context.Context, who string, gun tuf.GUN, now time.Time) error {
+	return t.write(ctx, func(x *database.Tx) error {
 		var n int64
 		err := x.QueryRow(ctx, "SELECT incarnation FROM signer_repositories WHERE gun = ?", gun).Scan(&n)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -366,7 +373,9 @@ func (t *Table) forget(ctx context.Context, gun tuf.GUN, now time.Time) error {
 			retired, now.Unix(), gun, active); err != nil {
 			return err
 		}
-		_, err = x.Exec(ctx, "UPDATE signer_repositories SET incarnation = ? WHERE gun = ? AND incarnation = ?", n+1, gun, n)
-		return err
+		if err := one(x.Exec(ctx, "UPDATE signer_repositories SET incarnation = ? WHERE gun = ? AND incarnation = ?", n+1, gun, n)); err != nil {
+			return err
+		}
+		return t.record(ctx, x, AuditEntry{Time: now, Event: AuditForgot, Identity: who, GUN: gun})
 	})
 }

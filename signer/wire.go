@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/database"
@@ -67,12 +68,12 @@ const (
 	codeRestored = "restored"
 	codeRefused  = "refused"
 	codeDenied   = "denied"
+	codeSlow     = "slow_down"
 	codeBroken   = "broken"
 )
 
-// ErrDenied says that the signer does not know this client, or does not allow
-// it to do what it asked.
-var ErrDenied = errors.New("the signer denies this client")
+// ErrDenied is [api.ErrDenied].
+var ErrDenied = api.ErrDenied
 
 // A wireError is an error as it travels. Which of the numbers are set depends
 // on the code.
@@ -83,6 +84,7 @@ type wireError struct {
 	Floor     int64        `json:"floor,omitempty"`
 	Confirmed int64        `json:"confirmed,omitempty"`
 	Base      int64        `json:"base,omitempty"`
+	After     int64        `json:"after_ms,omitempty"`
 }
 
 // wireErrorOf says how err travels. Errors of the signer's own insides, such
@@ -91,7 +93,10 @@ func wireErrorOf(err error) (status int, e wireError) {
 	var floor *api.FloorError
 	var restored *api.RestoredError
 	var refusal *Refusal
+	var slow *api.SlowDownError
 	switch {
+	case errors.As(err, &slow):
+		return http.StatusTooManyRequests, wireError{Code: codeSlow, Message: slow.Error(), After: slow.After.Milliseconds() + 1}
 	case errors.As(err, &floor):
 		return http.StatusConflict, wireError{Code: codeFloor, Message: floor.Error(), Role: floor.Role, Floor: floor.Floor}
 	case errors.As(err, &restored):
@@ -100,6 +105,8 @@ func wireErrorOf(err error) (status int, e wireError) {
 		return http.StatusUnprocessableEntity, wireError{Code: codeRefused, Message: refusal.Reason}
 	case errors.Is(err, tuf.ErrNoKey):
 		return http.StatusNotFound, wireError{Code: codeNoKey, Message: "the signer does not hold the key"}
+	case errors.Is(err, ErrSealed):
+		return http.StatusServiceUnavailable, wireError{Code: codeBroken, Message: "the signer cannot use its key-encryption key now; its log says why"}
 	case errors.Is(err, database.ErrBusy), errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable, wireError{Code: codeBroken, Message: "the signer is busy"}
 	}
@@ -113,6 +120,8 @@ func (e wireError) err(status int) error {
 		return &api.FloorError{Role: e.Role, Floor: e.Floor}
 	case codeRestored:
 		return &api.RestoredError{Role: e.Role, Confirmed: e.Confirmed, Base: e.Base}
+	case codeSlow:
+		return &api.SlowDownError{After: time.Duration(min(max(e.After, 1), 60_000)) * time.Millisecond}
 	case codeRefused:
 		return &Refusal{Reason: e.Message}
 	case codeNoKey:
