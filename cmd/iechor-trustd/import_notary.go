@@ -323,6 +323,11 @@ func (m *move) signerKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if m.from != nil {
+		if err := m.floors(ctx); err != nil {
+			return err
+		}
+	}
 	type place struct {
 		gun  tuf.GUN
 		role tuf.RoleName
@@ -370,6 +375,32 @@ func (m *move) signerKeys(ctx context.Context) error {
 			m.problem("%s: key %s became %s", k.GUN, k.ID.Short(), made.CanonicalID().Short())
 		default:
 			m.keysTaken++
+		}
+	}
+	return nil
+}
+
+// floors makes the signer's ledger begin at what the old server has published,
+// so that nothing older is ever built on.
+func (m *move) floors(ctx context.Context) error {
+	guns, err := m.from.GUNs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, gun := range guns {
+		rows, err := m.from.Files(ctx, gun)
+		if err != nil {
+			return err
+		}
+		highest := map[tuf.RoleName]int64{}
+		for _, f := range rows {
+			highest[f.Role] = max(highest[f.Role], f.Version)
+		}
+		if !gun.Valid() || highest[tuf.RoleTimestamp] == 0 {
+			continue
+		}
+		if err := m.table.ImportFloor(ctx, gun, highest[tuf.RoleTimestamp], highest[tuf.RoleSnapshot]); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -61,6 +61,11 @@ func TestImportNotary(t *testing.T) {
 	if status != 0 || errs != "" || !strings.HasPrefix(out, "7 repositories with 126 versions (") || !strings.Contains(out, "\n18 keys taken over") {
 		t.Fatalf("import = %d %q %q", status, out, errs)
 	}
+	var clean bytes.Buffer
+	checking := &app{out: &clean, err: &clean, env: func(string) string { return "" }, now: afterTheMove}
+	if status := checking.run(t.Context(), []string{"check", "--dir", dir}); status != 0 || clean.String() != "nothing wrong found\n" {
+		t.Errorf("check = %d %s", status, clean.String())
+	}
 	s, err := sandbox.Start(t.Context(), sandbox.Config{Dir: dir, Now: afterTheMove})
 	if err != nil {
 		t.Fatal(err)

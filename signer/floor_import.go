@@ -1,0 +1,38 @@
+package signer
+
+import (
+	"context"
+
+	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/tuf"
+)
+
+// ImportFloor makes the ledger begin, for a repository that another signer has
+// served so far, at the versions that are published: nothing at or below them
+// is signed, and nothing is built on anything older. Where the ledger knows
+// the repository already it stays as it is.
+func (t *Table) ImportFloor(ctx context.Context, gun tuf.GUN, timestamp, snapshot int64) error {
+	if err := checkName(gun, tuf.RoleTimestamp); err != nil {
+		return err
+	}
+	for range 2 { // another process may do the same
+		err := t.db.Update(ctx, func(x *database.Tx) error {
+			incarnation, err := t.incarnation(ctx, x, gun)
+			if err != nil {
+				return err
+			}
+			_, seq, err := t.floors(ctx, x, gun, incarnation)
+			if err != nil || seq != 0 {
+				return err
+			}
+			return t.setFloors(ctx, x, gun, incarnation, 0, floors{
+				timestampSigned: timestamp, timestampConfirmed: timestamp,
+				snapshotSigned: snapshot, snapshotConfirmed: snapshot, snapshotNamed: snapshot,
+			})
+		})
+		if !database.IsUnique(err) {
+			return err
+		}
+	}
+	return errMoved
+}
