@@ -21,6 +21,11 @@ const (
 
 func (r Role) String() string { return [...]string{"nothing", "pull", "push", "admin"}[r] }
 
+// Explain says what r lets somebody do, for "may … REPOSITORY".
+func (r Role) Explain() string {
+	return [...]string{"do nothing with", "pull from", "pull from and push to", "pull from, push to and administrate"}[r]
+}
+
 // roleFor returns the least role that has all of the actions.
 func roleFor(actions []string) Role {
 	least := NoRole
@@ -93,6 +98,19 @@ func ParseSubject(s string) (Subject, error) {
 		return Subject{}, fmt.Errorf("%q names nobody: choose a user, certificate:NAME, authenticated or anyone", s)
 	}
 	return Subject{kind, name}, nil
+}
+
+// Identity returns somebody who is s and nobody else.
+func (s Subject) Identity() Identity {
+	switch s.kind {
+	case user:
+		return Identity{User: s.name}
+	case certificate:
+		return Identity{Certificate: []string{s.name}}
+	case authenticated:
+		return Identity{User: ":"} // whom no rule can name
+	}
+	return Identity{}
 }
 
 func (s Subject) String() string {

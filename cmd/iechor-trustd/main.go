@@ -75,13 +75,15 @@ Trust server and signer of iEchor content trust: signed image tags beside a regi
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, c := range []*cobra.Command{
-		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newFloorCmd(a), newImportCmd(a), newVersionCmd(a),
+		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newFloorCmd(a), newImportCmd(a), newAccessCmd(a), newVersionCmd(a),
 	} {
-		c.Args = func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage("unexpected argument %q", args[0])
+		if c.Args == nil {
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usage("unexpected argument %q", args[0])
+				}
+				return nil
 			}
-			return nil
 		}
 		root.AddCommand(c)
 	}

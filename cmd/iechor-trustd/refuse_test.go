@@ -39,7 +39,7 @@ func TestServerRefusesToStart(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--authentication", "all"}, `authentication must be spelled out: "none" lets everybody do everything`},
+		{[]string{"--authentication", "all"}, `authentication must be spelled out: token, htpasswd or certificate`},
 		{[]string{"--plaintext"}, "both plaintext and tls are configured: choose one"},
 		{[]string{"--tls-certificate", s.file("none")}, "none: no such file or directory"},
 		{[]string{"--tls-certificate="}, "tls.certificate and tls.key must both be set"},

@@ -8,8 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,14 +24,14 @@ import (
 
 // serverConfig is the configuration of "iechor-trustd server".
 type serverConfig struct {
-	Listen         string           `yaml:"listen" usage:"address to listen on, host:port"`
-	TLS            certificateFiles `yaml:"tls"`
-	Plaintext      bool             `yaml:"plaintext" usage:"serve without TLS, behind something that adds it"`
-	Authentication string           `yaml:"authentication" usage:"who may do what; must be set; \"none\": everybody everything"`
-	Storage        string           `yaml:"storage" usage:"where trust data is kept: sqlite:FILE"`
-	Signer         signerAddress    `yaml:"signer"`
-	Prefixes       []string         `yaml:"prefixes" usage:"serve only repositories whose names begin so; each ends in a slash"`
-	MaxAge         struct {
+	Listen    string           `yaml:"listen" usage:"address to listen on, host:port"`
+	TLS       certificateFiles `yaml:"tls"`
+	Plaintext bool             `yaml:"plaintext" usage:"serve without TLS, behind something that adds it"`
+	Auth      authSettings     `yaml:",inline"`
+	Storage   string           `yaml:"storage" usage:"where trust data is kept: sqlite:FILE"`
+	Signer    signerAddress    `yaml:"signer"`
+	Prefixes  []string         `yaml:"prefixes" usage:"serve only repositories whose names begin so; each ends in a slash"`
+	MaxAge    struct {
 		Current    duration `yaml:"current" usage:"how long caches may keep current files (0s: not at all)"`
 		Consistent duration `yaml:"consistent" usage:"how long caches may keep files addressed by hash or version (0s: not at all)"`
 	} `yaml:"max-age"`
@@ -51,7 +54,7 @@ type signerAddress struct {
 }
 
 func defaultServerConfig() *serverConfig {
-	c := &serverConfig{Listen: "127.0.0.1:4443", KeyType: string(tuf.ECDSA), VersionStep: 1, LogLevel: "info"}
+	c := &serverConfig{Listen: "127.0.0.1:4443", KeyType: string(tuf.ECDSA), VersionStep: 1, LogLevel: "info", Auth: defaultAuthSettings()}
 	c.MaxAge.Current, c.MaxAge.Consistent = duration(5*time.Minute), duration(30*24*time.Hour)
 	c.Lifetime.Snapshot, c.Lifetime.Timestamp = duration(365*24*time.Hour), duration(3*24*time.Hour)
 	c.Idle = duration(60 * 24 * time.Hour)
@@ -86,11 +89,15 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 	if err != nil {
 		return err
 	}
-	if c.Authentication != "none" {
-		return fmt.Errorf(`authentication must be spelled out: "none" lets everybody do everything, so that access has to be limited in front of this server; it is %q`, c.Authentication)
+	auth, err := c.Auth.open(log, a.now)
+	if err != nil {
+		return err
 	}
 	t, err := serverTLS(c, log)
 	if err != nil {
+		return err
+	}
+	if t, err = auth.askClients(t); err != nil {
 		return err
 	}
 	keys, err := dialSigner(c.Signer, log)
@@ -104,7 +111,7 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 	}
 	defer closeStore()
 	s, err := server.New(server.Config{
-		Store: store, Keys: keys, Auth: server.NoAuth{}, Prefixes: c.Prefixes,
+		Store: store, Keys: keys, Auth: auth, Prefixes: c.Prefixes,
 		MaxAge:    server.MaxAge{Current: orNever(c.MaxAge.Current), Consistent: orNever(c.MaxAge.Consistent)},
 		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
 		Idle:      orNever(c.Idle),
@@ -123,6 +130,10 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 	background, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(background) }) // renews and prunes
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	running.Go(func() { reloadOn(background, hup, auth.files...) })
 	running.Go(func() {
 		if err := keys.Ping(background); err != nil && background.Err() == nil {
 			log.Warn("signer does not answer", "err", err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -39,18 +38,32 @@ func (s setting) variable() string {
 
 // settings lists the settings of a configuration struct, which must be
 // addressable. Fields are named by their yaml tag and explained by their
-// usage tag; nested structs become longer paths; maps stand in the file only.
+// usage tag; nested structs become longer paths, unless their tag is ",inline";
+// maps stand in the file only.
 func settings(v reflect.Value, path ...string) []setting {
 	var all []setting
-	for i := range v.NumField() {
-		f, field := v.Type().Field(i), v.Field(i)
-		p := append(slices.Clone(path), f.Tag.Get("yaml"))
-		switch {
-		case f.Type.Kind() == reflect.Map:
-		case f.Type.Kind() == reflect.Struct:
-			all = append(all, settings(field, p...)...)
+	for _, f := range fields(v) {
+		f.path = append(slices.Clone(path), f.path...)
+		switch f.value.Kind() {
+		case reflect.Map:
+		case reflect.Struct:
+			all = append(all, settings(f.value, f.path...)...)
 		default:
-			all = append(all, setting{p, field, f.Tag.Get("usage")})
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// fields returns the fields of a struct, those of inline structs among them.
+func fields(v reflect.Value) []setting {
+	var all []setting
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag
+		if name := tag.Get("yaml"); name != ",inline" {
+			all = append(all, setting{[]string{name}, v.Field(i), tag.Get("usage")})
+		} else {
+			all = append(all, fields(v.Field(i))...)
 		}
 	}
 	return all
@@ -148,17 +161,9 @@ func load(config any, file string, env func(string) string, flags *pflag.FlagSet
 
 // readConfig decodes a YAML file strictly: one document, known keys only.
 func readConfig(path string, config any) error {
-	f, err := os.Open(path)
+	raw, err := readBounded(path)
 	if err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return fmt.Errorf("read the configuration %s: %w", path, err)
-	}
-	if len(raw) > maxConfig {
-		return fmt.Errorf("configuration %s is larger than %d bytes", path, maxConfig)
 	}
 	if err := parseConfig(raw, config); err != nil {
 		return fmt.Errorf("configuration %s: %w", path, err)
@@ -167,20 +172,30 @@ func readConfig(path string, config any) error {
 }
 
 func parseConfig(raw []byte, config any) error {
+	doc, err := onlyDocument(raw)
+	if err != nil || doc == nil {
+		return err
+	}
+	return fill(reflect.ValueOf(config).Elem(), doc, nil)
+}
+
+// onlyDocument returns the root of the one document in a YAML file, nil of an
+// empty one.
+func onlyDocument(raw []byte) (*yaml.Node, error) {
 	d := yaml.NewDecoder(bytes.NewReader(raw))
 	var doc yaml.Node
 	if err := d.Decode(&doc); errors.Is(err, io.EOF) {
-		return nil // an empty file
+		return nil, nil
 	} else if err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return errors.New("more than one YAML document")
+		return nil, errors.New("more than one YAML document")
 	}
 	if len(doc.Content) != 1 {
-		return nil
+		return nil, nil
 	}
-	return fill(reflect.ValueOf(config).Elem(), doc.Content[0], nil)
+	return doc.Content[0], nil
 }
 
 // fill puts what stands under a key of the file into v. Unknown keys are
@@ -228,19 +243,18 @@ func fill(v reflect.Value, n *yaml.Node, path []string) error {
 }
 
 func fillStruct(v reflect.Value, n *yaml.Node, path []string) error {
-	fields := map[string]reflect.Value{}
+	known := map[string]reflect.Value{}
 	var names []string
-	for i := range v.NumField() {
-		name := v.Type().Field(i).Tag.Get("yaml")
-		fields[name] = v.Field(i)
-		names = append(names, name)
+	for _, f := range fields(v) {
+		known[f.path[0]] = f.value
+		names = append(names, f.path[0])
 	}
 	under := ""
 	if len(path) > 0 {
 		under = strings.Join(path, ".") + "."
 	}
 	return eachKey(n, path, func(key, value *yaml.Node) error {
-		field, ok := fields[key.Value]
+		field, ok := known[key.Value]
 		if !ok {
 			return fmt.Errorf("line %d: unknown key %q, did you mean %q?", key.Line, under+key.Value, under+nearest(key.Value, names))
 		}

@@ -222,7 +222,7 @@ func TestExamples(t *testing.T) {
 		config, preset any
 		free           []string // what has no default that would make sense
 	}{
-		"server.yaml": {defaultServerConfig(), defaultServerConfig(), []string{"tls", "authentication", "storage", "signer"}},
+		"server.yaml": {defaultServerConfig(), defaultServerConfig(), []string{"tls", "authentication", "access", "token", "htpasswd", "client-ca", "storage", "signer"}},
 		"signer.yaml": {defaultSignerConfig(), defaultSignerConfig(), []string{"tls", "client-ca", "storage", "key-encryption-key", "identities"}},
 	} {
 		t.Run(name, func(t *testing.T) {
