@@ -204,27 +204,32 @@ func (c *checker) links() {
 	}
 }
 
-// walk reads the current files as a client does that knows nothing. What has
-// expired is reported, and the rest is looked at as of the time before.
-func (c *checker) walk() {
-	at := c.now
-	for range len(c.raws) + 1 {
-		_, err := walk(c.state.GUN, nil, c.raws, tuf.Options{Now: at})
+// walk reads the current files as a client does that knows nothing.
+func (c *checker) walk() { Inspect(c.state.GUN, c.raws, c.now, c.problem) }
+
+// Inspect reads the files of a repository as a client does that knows nothing
+// of it, and returns what it would trust, or nil. Why a client would refuse
+// them is reported; where that is only because something has expired, the rest
+// is looked at as of the time before.
+func Inspect(gun tuf.GUN, files map[tuf.RoleName][]byte, now time.Time, report func(tuf.RoleName, error)) *tuf.Set {
+	for range len(files) + 1 {
+		set, err := walk(gun, nil, files, tuf.Options{Now: now})
 		if err == nil {
-			return
+			return set
 		}
 		var refused *tuf.RoleError
 		var expired *tuf.Expired
 		if !errors.As(err, &refused) {
-			c.problem("", err)
-			return
+			report("", err)
+			return nil
 		}
-		c.problem(refused.Role, refused.Err)
+		report(refused.Role, refused.Err)
 		if !errors.As(err, &expired) {
-			return
+			return nil
 		}
-		at = expired.At.Add(-time.Second)
+		now = expired.At.Add(-time.Second)
 	}
+	return nil
 }
 
 // chain checks that a client which holds the oldest root that is kept gets to

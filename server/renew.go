@@ -17,6 +17,7 @@ const (
 	pollEvery  = 100 * time.Millisecond
 	renewEvery = time.Minute
 	pruneEvery = time.Hour
+	trailEvery = 5 * time.Minute
 	tellEvery  = 10 * time.Minute
 	tellAgain  = 24 * time.Hour
 	renewPage  = 1000
@@ -54,6 +55,7 @@ func (s *Server) Run(ctx context.Context) {
 	every(pollEvery, "follow commits", s.heads.poll)
 	every(renewEvery, "renew", s.Renew)
 	every(tellEvery, "tell what is read", s.tellSeen)
+	every(trailEvery, "log the audit trail", s.logTrail)
 	every(pruneEvery, "prune", func(ctx context.Context) error { return s.c.Store.Prune(ctx, s.c.Now()) })
 	work.Wait()
 	s.heads.polled.Store(0)

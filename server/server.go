@@ -111,18 +111,19 @@ type Config struct {
 
 // A Server is the handler of a trust server. It is safe for concurrent use.
 type Server struct {
-	c          Config
-	current    aging // of current files
-	consistent aging // of files that never change
-	heads      *heads
-	blobs      *cache
-	uploading  atomic.Int64 // bytes of uploads in memory
-	publishing locks        // by GUN: this instance's publishers take turns
-	renewing   flight       // by GUN
-	health     health
-	metrics    *metrics
-	unrenewed  backoff
-	told       telling
+	c           Config
+	current     aging // of current files
+	consistent  aging // of files that never change
+	heads       *heads
+	blobs       *cache
+	uploading   atomic.Int64 // bytes of uploads in memory
+	publishing  locks        // by GUN: this instance's publishers take turns
+	renewing    flight       // by GUN
+	health      health
+	metrics     *metrics
+	unrenewed   backoff
+	told        telling
+	loggedTrail atomic.Int64 // the last entry of the audit trail that was logged
 }
 
 // New makes a Server. It refuses a configuration that lacks a part or that

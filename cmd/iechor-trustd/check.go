@@ -59,29 +59,40 @@ type ledger interface {
 	Floors(ctx context.Context, gun tuf.GUN) ([]signer.Floor, error)
 }
 
-// checkSandbox checks the store and the signer in a sandbox's folder.
-func (a *app) checkSandbox(ctx context.Context, dir string) error {
+// sandboxServer is the storage setting of the server in a sandbox's folder.
+func sandboxServer(dir string) string { return "sqlite:" + filepath.Join(dir, "server", "server.db") }
+
+// openSandboxSigner opens the signer in a sandbox's folder.
+func (a *app) openSandboxSigner(ctx context.Context, dir string) (_ *signer.Service, closeSigner func(), err error) {
 	kek, err := keyEncryptionKeys(&signerConfig{KeyEncryptionKey: "file:" + filepath.Join(dir, "signer", "kek")}, a.env)
 	if err != nil {
-		return fmt.Errorf("open the signer of %s: %w", dir, err)
+		return nil, nil, fmt.Errorf("open the signer of %s: %w", dir, err)
 	}
 	db, err := openExisting(ctx, "sqlite:"+filepath.Join(dir, "signer", "signer.db"), func(db *database.DB) error {
 		_, err := signer.OpenTable(ctx, db, kek)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("open the signer of %s: %w", dir, err)
+		return nil, nil, fmt.Errorf("open the signer of %s: %w", dir, err)
 	}
-	defer func() { _ = db.Close() }() // nothing was written
 	table, err := signer.OpenTable(ctx, db, kek)
-	if err != nil {
-		return fmt.Errorf("open the signer of %s: %w", dir, err)
+	if err == nil {
+		var s *signer.Service
+		if s, err = signer.New(signer.Config{Table: table, Now: a.now}); err == nil {
+			return s, func() { _ = db.Close() }, nil // everything acknowledged is on disk
+		}
 	}
-	s, err := signer.New(signer.Config{Table: table, Now: a.now})
+	return nil, nil, errors.Join(fmt.Errorf("open the signer of %s: %w", dir, err), db.Close())
+}
+
+// checkSandbox checks the store and the signer in a sandbox's folder.
+func (a *app) checkSandbox(ctx context.Context, dir string) error {
+	s, closeSigner, err := a.openSandboxSigner(ctx, dir)
 	if err != nil {
 		return err
 	}
-	return a.check(ctx, "sqlite:"+filepath.Join(dir, "server", "server.db"), s)
+	defer closeSigner()
+	return a.check(ctx, sandboxServer(dir), s)
 }
 
 // checkServer checks the store of a server, together with its signer if that

@@ -28,12 +28,19 @@ type app struct {
 const (
 	exitFailed = 1
 	exitUsage  = 2
+	exitFound  = 4 // "admin expiring" and "admin keys" found what has to be done
 )
 
 // A usageError says that the command was called wrongly.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
+
+// A foundError says that a command has done its work, and found what somebody
+// has to do something about.
+type foundError struct{ error }
+
+func (e foundError) Unwrap() error { return e.error }
 
 func usage(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
@@ -54,6 +61,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintf(a.err, "iechor-trustd: %v\n", err)
 	var wrong usageError
+	if found := new(foundError); errors.As(err, found) {
+		return exitFound
+	}
 	if errors.As(err, &wrong) {
 		fmt.Fprintln(a.err, `hint: "iechor-trustd --help" and "iechor-trustd COMMAND --help" show how it is called`)
 		return exitUsage
@@ -75,7 +85,8 @@ Trust server and signer of iEchor content trust: signed image tags beside a regi
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, c := range []*cobra.Command{
-		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newFloorCmd(a), newImportCmd(a), newAccessCmd(a), newVersionCmd(a),
+		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newFloorCmd(a), newAdminCmd(a), newImportCmd(a), newAccessCmd(a),
+		newVersionCmd(a),
 	} {
 		if c.Args == nil {
 			c.Args = func(_ *cobra.Command, args []string) error {

@@ -41,21 +41,8 @@ func required(peer string) bool {
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
-		Condition: func(cond string) (bool, error) {
-			name, ok := strings.CutPrefix(cond, "peer:")
-			p, known := peers[name]
-			if !ok || !known {
-				return false, fmt.Errorf("unknown condition %q", cond)
-			}
-			if _, err := exec.LookPath(p.program); err != nil {
-				if required(name) {
-					return false, fmt.Errorf("%s is required and not installed: apt-get install %s", p.program, p.pkg)
-				}
-				return false, nil
-			}
-			return true, nil
-		},
+		Dir:       "testdata",
+		Condition: peerCondition,
 		Setup: func(e *testscript.Env) error {
 			for _, name := range []string{"ROOT", "TARGETS", "SNAPSHOT", "DELEGATION"} {
 				e.Setenv("NOTARY_"+name+"_PASSPHRASE", "passphrase")
@@ -70,6 +57,22 @@ func TestScripts(t *testing.T) {
 			"image": importImage, "keep": keep, "check": check, "stage": stage,
 		},
 	})
+}
+
+// peerCondition says whether the peer of a condition peer:NAME is installed.
+func peerCondition(cond string) (bool, error) {
+	name, ok := strings.CutPrefix(cond, "peer:")
+	p, known := peers[name]
+	if !ok || !known {
+		return false, fmt.Errorf("unknown condition %q", cond)
+	}
+	if _, err := exec.LookPath(p.program); err != nil {
+		if required(name) {
+			return false, fmt.Errorf("%s is required and not installed: apt-get install %s", p.program, p.pkg)
+		}
+		return false, nil
+	}
+	return true, nil
 }
 
 // startSandbox starts a sandbox in $WORK/sandbox and sets REGISTRY, TRUST, CA;
