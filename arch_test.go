@@ -14,9 +14,9 @@ const module = "github.com/iechor/trust"
 // floors lists every package, lowest floor first. A package may import only
 // packages on floors below its own.
 var floors = [][]string{
-	{"tuf", "certs", "terminal", "database"},
+	{"tuf", "certs", "terminal", "database", "keys/piv/pivtest"},
 	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest"},
-	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "storage/storagetest"},
+	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest"},
 	{"sandbox"},
 	{"cmd/iechor", "cmd/iechor-trustd", "bench"},
 }
@@ -33,7 +33,10 @@ var never = map[string][]string{
 var drivers = []string{"modernc.org/sqlite"}
 
 // only lists what is known in one package, which is a thin skin over it.
-var only = map[string]string{"github.com/miekg/pkcs11": "keys/pkcs11"}
+var only = map[string]string{
+	"github.com/miekg/pkcs11":         "keys/pkcs11",
+	"github.com/go-piv/piv-go/v2/piv": "keys/piv",
+}
 
 func TestFloors(t *testing.T) {
 	t.Parallel()

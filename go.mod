@@ -39,8 +39,11 @@ require (
 	golang.org/x/term v0.47.0
 )
 
-// Tokens: PKCS#11 as it is, in builds with cgo.
-require github.com/miekg/pkcs11 v1.1.2
+// Tokens: PKCS#11 as it is, in builds with cgo; YubiKeys, with the tag piv.
+require (
+	github.com/go-piv/piv-go/v2 v2.6.0
+	github.com/miekg/pkcs11 v1.1.2
+)
 
 // Moving in: how notary-signer wraps its keys (JWE).
 require github.com/go-jose/go-jose/v4 v4.1.8
