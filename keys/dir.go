@@ -289,7 +289,7 @@ func (d *Dir) List(ctx context.Context) ([]Info, error) {
 	d.mu.Lock()
 	d.listed = problems
 	d.mu.Unlock()
-	sortInfos(infos)
+	Sort(infos)
 	return infos, nil
 }
 
@@ -332,8 +332,8 @@ func (d *Dir) describe(info Info) Info {
 	return info
 }
 
-// find describes one key. The error matches tuf.ErrNoKey if it is not there.
-func (d *Dir) find(ctx context.Context, id tuf.CanonicalID) (Info, error) {
+// Find describes one key. The error matches tuf.ErrNoKey if it is not there.
+func (d *Dir) Find(ctx context.Context, id tuf.CanonicalID) (Info, error) {
 	if err := d.usable(ctx); err != nil {
 		return Info{}, err
 	}

@@ -60,11 +60,11 @@ func (d *Dir) New(ctx context.Context, a Algorithm, info Info) (*Pending, error)
 		return nil, err
 	}
 	defer d.end()
-	info, err := info.clean()
+	info, err := info.Clean()
 	if err != nil {
 		return nil, err
 	}
-	key, err := makeKey(a)
+	key, err := MakeKey(a)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (d *Dir) Import(ctx context.Context, info Info, key crypto.Signer) (Info, e
 		return Info{}, err
 	}
 	defer d.end()
-	info, err := info.clean()
+	info, err := info.Clean()
 	if err != nil {
 		return Info{}, err
 	}
@@ -177,7 +177,7 @@ func (d *Dir) ImportEncrypted(ctx context.Context, info Info, b *Block) (Info, e
 		info.GUN = b.Info.GUN
 	}
 	info.Type = ""
-	info, err := info.clean()
+	info, err := info.Clean()
 	if err != nil {
 		return Info{}, err
 	}
@@ -278,7 +278,7 @@ func (d *Dir) replaceable(info Info, b *Block) (Info, error) {
 	if !b.Encrypted() {
 		return info, fmt.Errorf("%w: the key is not encrypted", ErrNoPassphrase)
 	}
-	info, err := info.clean()
+	info, err := info.Clean()
 	if err != nil {
 		return info, err
 	}

@@ -1,7 +1,8 @@
 // Package keys holds the private keys that publishers sign with.
 //
 // A [Store] is a place where keys live: [Dir], the directory of encrypted
-// files that Notary and Docker can read too, and [Memory]. A [Ring] searches
+// files that Notary and Docker can read too, [Memory], and [Token], which
+// packages below this one implement. A [Ring] searches
 // several stores in order and is what signing code takes. [Parse] and [Seal]
 // read and write single key files for import and export.
 //
@@ -12,7 +13,7 @@
 // whose content is not the key that their name says, and keys too weak to sign
 // with (notary-protocol 6.1, attacks.md sections 2, 6 and 9).
 //
-// Read keys.go, then dir.go, dirwrite.go, replaceall.go, files.go and migrate.go; pem.go, pkcs8.go and
+// Read keys.go, then token.go, dir.go, dirwrite.go, replaceall.go, files.go and migrate.go; pem.go, pkcs8.go and
 // legacy.go are the formats.
 package keys
 
@@ -50,9 +51,9 @@ func (i Info) String() string {
 	return s
 }
 
-// clean returns i as it may be written: with a role, and with a GUN exactly
+// Clean returns i as it may be written: with a role, and with a GUN exactly
 // if keys of that role belong to one repository (notary-protocol 6.1, 6.2).
-func (i Info) clean() (Info, error) {
+func (i Info) Clean() (Info, error) {
 	if i.Role == "" {
 		return i, fmt.Errorf("%w: a key needs a role name", tuf.ErrRole)
 	}
@@ -78,8 +79,8 @@ func printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// sortInfos puts root keys first, then orders by repository, role and id.
-func sortInfos(infos []Info) {
+// Sort puts root keys first, then orders by repository, role and id.
+func Sort(infos []Info) {
 	slices.SortFunc(infos, compareInfos)
 }
 
@@ -164,6 +165,13 @@ type (
 		// Remove destroys the key for good. Signers that were opened before
 		// stop working. The error matches tuf.ErrNoKey if it was not there.
 		Remove(ctx context.Context, id tuf.CanonicalID) error
+	}
+
+	// A Finder looks one key up without listing all.
+	Finder interface {
+		// Find describes the key, without unlocking it. The error matches
+		// tuf.ErrNoKey as that of [Store.Open] does.
+		Find(ctx context.Context, id tuf.CanonicalID) (Info, error)
 	}
 
 	// A Rewrapper can change what protects a key.

@@ -55,12 +55,12 @@ func (m *Memory) List(ctx context.Context) ([]Info, error) {
 	for _, h := range m.keys {
 		infos = append(infos, h.info)
 	}
-	sortInfos(infos)
+	Sort(infos)
 	return infos, nil
 }
 
-// find describes one key. The error matches tuf.ErrNoKey if it is not there.
-func (m *Memory) find(ctx context.Context, id tuf.CanonicalID) (Info, error) {
+// Find describes one key. The error matches tuf.ErrNoKey if it is not there.
+func (m *Memory) Find(ctx context.Context, id tuf.CanonicalID) (Info, error) {
 	if err := m.lock(ctx); err != nil {
 		return Info{}, err
 	}
@@ -102,11 +102,11 @@ func (m *Memory) Close() error {
 
 // New makes a key.
 func (m *Memory) New(ctx context.Context, a Algorithm, info Info) (*Pending, error) {
-	info, err := info.clean()
+	info, err := info.Clean()
 	if err != nil {
 		return nil, err
 	}
-	key, err := makeKey(a)
+	key, err := MakeKey(a)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (m *Memory) add(h *held) error {
 
 // Import stores a key.
 func (m *Memory) Import(ctx context.Context, info Info, key crypto.Signer) (Info, error) {
-	info, err := info.clean()
+	info, err := info.Clean()
 	if err != nil {
 		return Info{}, err
 	}

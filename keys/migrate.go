@@ -79,7 +79,7 @@ func migrateFile(dir, path string) error {
 	if info.GUN == "" {
 		info.GUN = named.GUN
 	}
-	if info, err = info.clean(); err != nil {
+	if info, err = info.Clean(); err != nil {
 		return err
 	}
 	if !b.Encrypted() {

@@ -185,7 +185,7 @@ func (b *Block) encode(info Info, path string) []byte {
 // is the PBKDF2 count, 0 the default of 1,300,000; tests alone take less. The
 // error matches tuf.ErrKey, tuf.ErrRole or [ErrNoPassphrase].
 func Seal(key crypto.Signer, info Info, passphrase []byte, iterations int) ([]byte, error) {
-	info, err := info.clean()
+	info, err := info.Clean()
 	if err != nil {
 		return nil, err
 	}

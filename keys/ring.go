@@ -58,10 +58,8 @@ func (r Ring) Find(ctx context.Context, id tuf.CanonicalID) (Info, Store, error)
 
 // find looks a key up in one store.
 func find(ctx context.Context, s Store, id tuf.CanonicalID) (Info, error) {
-	if f, ok := s.(interface {
-		find(context.Context, tuf.CanonicalID) (Info, error)
-	}); ok {
-		return f.find(ctx, id)
+	if f, ok := s.(Finder); ok {
+		return f.Find(ctx, id)
 	}
 	infos, err := s.List(ctx)
 	if err != nil {
@@ -104,10 +102,14 @@ func (r Ring) List(ctx context.Context) ([]Located, error) {
 	return out, errors.Join(errs...)
 }
 
-// New makes a key in the first store that can. A key that another store has
-// cannot come out.
+// New makes a key in the first store that can and is no [Token]: nobody has a
+// copy of what a token makes, and so it is asked for by name. A key that
+// another store has cannot come out.
 func (r Ring) New(ctx context.Context, a Algorithm, info Info) (*Pending, error) {
 	for _, s := range r {
+		if _, token := s.(Token); token {
+			continue
+		}
 		if g, ok := s.(Generator); ok {
 			return g.New(ctx, a, info)
 		}

@@ -27,8 +27,8 @@ const (
 	RSA3072 Algorithm = "rsa-3072"
 )
 
-// makeKey makes a key. The error matches tuf.ErrKey for an unknown algorithm.
-func makeKey(a Algorithm) (crypto.Signer, error) {
+// MakeKey makes a key. The error matches tuf.ErrKey for an unknown algorithm.
+func MakeKey(a Algorithm) (crypto.Signer, error) {
 	switch a {
 	case "", P256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -65,6 +65,9 @@ func (t TokenInfo) String() string {
 	return "token with serial number " + t.Serial
 }
 
+// Named returns the names of t alone.
+func (t TokenInfo) Named() TokenInfo { return TokenInfo{Label: t.Label, Serial: t.Serial} }
+
 // Tries says how many wrong PINs a token takes before it locks. Many tokens
 // tell no number.
 type Tries int
@@ -89,7 +92,7 @@ func (t Tries) String() string {
 // A PINRequest says which PIN is asked for.
 type PINRequest struct {
 	Token   TokenInfo
-	Attempt int // counts from 1, in the life of the store
+	Attempt int // counts from 1
 	Left    Tries
 	// Keypad says that the PIN is entered at the device: the answer is not
 	// used, and the call is there to tell the user.
@@ -148,6 +151,22 @@ type Token interface {
 	// Look returns what the token says about itself, without asking for the
 	// PIN. The error matches one of those above.
 	Look(ctx context.Context) (TokenInfo, error)
+	// Unlock asks for the PIN if it has not been given yet, so that the next
+	// use does not have to.
+	Unlock(ctx context.Context) error
+	// Away returns why the store has held no keys, if it was asked for some:
+	// its token was not there, or could not be looked for.
+	Away() error
+}
+
+// A PINChanger is a Token whose PINs can be changed. Each PIN that is given is
+// tried once.
+type PINChanger interface {
+	ChangePIN(ctx context.Context, old, new []byte) error
+	// Unblock sets a new PIN with the PUK: with PKCS#11, the PIN of the
+	// security officer.
+	Unblock(ctx context.Context, puk, pin []byte) error
+	ChangePUK(ctx context.Context, old, new []byte) error
 }
 
 // slow is after how much time without a signature somebody may have to touch

@@ -286,8 +286,9 @@ const (
 	pssSaltBytes = 32
 )
 
-// method names the signatures that keys of type t make.
-func (t KeyType) method() string {
+// Method names the signatures that keys of type t make; it is empty for types
+// that make none.
+func (t KeyType) Method() string {
 	switch t {
 	case ECDSA, ECDSAx509:
 		return methodECDSA
@@ -382,7 +383,7 @@ func (s softSigner) Sign(ctx context.Context, message []byte) (Signature, error)
 		return Signature{}, err
 	}
 	sum := sha256.Sum256(message)
-	sig := Signature{KeyID: s.pub.ID(), Method: s.pub.Type.method()}
+	sig := Signature{KeyID: s.pub.ID(), Method: s.pub.Type.Method()}
 	var err error
 	switch s.pub.Type {
 	case Ed25519:

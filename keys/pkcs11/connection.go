@@ -147,7 +147,7 @@ func (t *Token) connect(ctx context.Context, login bool) (*connection, error) {
 	}
 	t.c.Library.begin()
 	defer t.c.Library.end()
-	c, err := t.connected()
+	c, err := t.connected(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (t *Token) connect(ctx context.Context, login bool) (*connection, error) {
 }
 
 // connected is for who has the turn.
-func (t *Token) connected() (*connection, error) {
+func (t *Token) connected(ctx context.Context) (*connection, error) {
 	t.mu.Lock()
 	c := t.conn
 	t.mu.Unlock()
@@ -166,9 +166,9 @@ func (t *Token) connected() (*connection, error) {
 		return c, nil
 	}
 	l := t.c.Library
-	slot, err := l.find(t.c.Token)
+	slot, err := t.find(ctx)
 	if err != nil {
-		return nil, t.absent(err)
+		return nil, err
 	}
 	if slot.Token.Blank {
 		return nil, fmt.Errorf("%w: %s", keys.ErrTokenBlank, slot.Token)

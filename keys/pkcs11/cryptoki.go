@@ -146,6 +146,10 @@ func (s *cryptokiSession) create(template []attribute) (handle, error) {
 	return handle(h), rv(err)
 }
 
+func (s *cryptokiSession) set(h handle, values []attribute) error {
+	return rv(s.c.SetAttributeValue(s.s, p11.ObjectHandle(h), attributes(values)))
+}
+
 func (s *cryptokiSession) destroy(h handle) error {
 	return rv(s.c.DestroyObject(s.s, p11.ObjectHandle(h)))
 }

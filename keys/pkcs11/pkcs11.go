@@ -20,6 +20,7 @@ package pkcs11
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -64,11 +65,11 @@ func (l *Library) loaded() (module, int, error) {
 	}
 	if l.m == nil {
 		if !filepath.IsAbs(l.path) {
-			return nil, 0, fmt.Errorf("%w: %q is not an absolute path", keys.ErrDriver, l.path)
+			return nil, 0, &loadError{fmt.Errorf("%w: %q is not an absolute path", keys.ErrDriver, l.path)}
 		}
 		m, err := l.load(l.path)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, &loadError{err}
 		}
 		l.m = m
 		l.age++
@@ -228,6 +229,8 @@ type Config struct {
 	Library *Library
 	Token   Choice
 	PINs    keys.PINs // nil: nobody can be asked
+	// Choose says which token is meant when several fit; nil: nobody does.
+	Choose func(ctx context.Context, among []keys.TokenInfo) (keys.TokenInfo, error)
 	// Waiting is called when a signature takes its time: somebody may have to
 	// touch the token.
 	Waiting func(t keys.TokenInfo)
@@ -245,17 +248,21 @@ type Token struct {
 	conn    *connection     // nil: none
 	last    *keys.TokenInfo // as it was when it was there
 	refused error           // the PIN was: it is not tried again
+	away    error           // why there are no keys; see Away
 	pin     []byte          // as it was accepted
-
+	soft    []crypto.Signer // keys in memory, which were imported
+	unsaved map[[2]handle]bool
 }
 
 // Open returns a token, which need not be there.
 func Open(c Config) *Token {
-	return &Token{c: c, turn: make(chan struct{}, 1), many: make(chan struct{}, 16)}
+	return &Token{c: c, turn: make(chan struct{}, 1), many: make(chan struct{}, 16), unsaved: map[[2]handle]bool{}}
 }
 
 // Name is how people know the token.
 func (t *Token) Name() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.c.Token != (Choice{}) {
 		return t.c.Token.String()
 	}
@@ -268,14 +275,36 @@ func (t *Token) Look(ctx context.Context) (keys.TokenInfo, error) {
 	if err := t.usable(ctx); err != nil {
 		return keys.TokenInfo{}, err
 	}
-	s, err := t.c.Library.find(t.c.Token)
+	s, err := t.find(ctx)
 	if err != nil {
-		return keys.TokenInfo{}, t.absent(err)
+		return keys.TokenInfo{}, err
 	}
 	if s.Token.Blank {
 		return s.Token, fmt.Errorf("%w: %s", keys.ErrTokenBlank, s.Token)
 	}
 	return s.Token, nil
+}
+
+// find returns the slot of the token. Which one is meant may be asked once.
+func (t *Token) find(ctx context.Context) (Slot, error) {
+	t.mu.Lock()
+	choice := t.c.Token
+	t.mu.Unlock()
+	s, err := t.c.Library.find(choice)
+	var several *SeveralError
+	if !errors.As(err, &several) || t.c.Choose == nil {
+		return s, t.absent(err)
+	}
+	chosen, err := t.c.Choose(ctx, several.Tokens)
+	if err != nil {
+		return s, err
+	}
+	choice.Label, choice.Serial = chosen.Label, chosen.Serial
+	t.mu.Lock()
+	t.c.Token = choice
+	t.mu.Unlock()
+	s, err = t.c.Library.find(choice)
+	return s, t.absent(err)
 }
 
 // absent makes err say that a token that was there before is gone.
@@ -307,10 +336,18 @@ func (t *Token) Close() error {
 	t.closed = true
 	clear(t.pin)
 	t.pin = nil
+	for _, k := range t.soft {
+		keys.Wipe(k)
+	}
 	c := t.conn
-	t.conn = nil
+	t.conn, t.soft = nil, nil
 	if c == nil {
 		return nil
+	}
+	for halves := range t.unsaved {
+		for _, h := range halves {
+			_ = c.anchor.destroy(h) // who is away now keeps what has no name
+		}
 	}
 	return c.close()
 }

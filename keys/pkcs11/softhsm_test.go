@@ -3,6 +3,7 @@
 package pkcs11
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,10 +36,7 @@ func TestMain(m *testing.M) {
 		softHSMFolder = filepath.Join(dir, "tokens")
 		config := filepath.Join(dir, "softhsm2.conf")
 		text := "directories.tokendir = " + softHSMFolder + "\nlog.level = ERROR\n"
-		if err := os.Mkdir(softHSMFolder, 0o700); err == nil {
-			err = os.WriteFile(config, []byte(text), 0o600)
-		}
-		if err != nil {
+		if err := errors.Join(os.Mkdir(softHSMFolder, 0o700), os.WriteFile(config, []byte(text), 0o600)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -86,51 +84,16 @@ func newToken(t testing.TB, label string, pins keys.PINs) *Token {
 	l := library(t)
 	making.Lock()
 	defer making.Unlock()
-	m, _, err := l.module()
+	slots, err := l.Tokens()
 	if err != nil {
 		t.Fatal(err)
 	}
-	slots, err := m.slots()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range slots {
-		i, err := m.info(n)
-		if err != nil || i.flags&flagInitialized != 0 {
-			continue
-		}
-		if err := m.initToken(n, testSOPIN, label); err != nil {
-			t.Fatalf("initialize token %s: %v", label, err)
-		}
-	}
-	slot, err := l.find(Choice{Label: label})
-	if slot.Token.Label == "" {
-		// Blank until it has a PIN.
-		slots, err = m.slots()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, n := range slots {
-			if i, err := m.info(n); err == nil && i.label == label {
-				slot.Number = n
+	for _, slot := range slots {
+		if slot.Token.Blank {
+			if _, err := l.Setup(slot.Number, label, []byte(testSOPIN), []byte(testPIN)); err != nil {
+				t.Fatalf("set up token %s: %v", label, err)
 			}
 		}
-	}
-	s, err := m.open(slot.Number)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.login(userSO, []byte(testSOPIN)); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.initPIN([]byte(testPIN)); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.logout(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.close(); err != nil {
-		t.Fatal(err)
 	}
 	token := Open(Config{Library: l, Token: Choice{Label: label}, PINs: pins})
 	t.Cleanup(func() {

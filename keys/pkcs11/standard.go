@@ -30,6 +30,7 @@ type session interface {
 	// get returns nil for what the token does not tell of the object.
 	get(h handle, attribute uint) ([]byte, error)
 	create(template []attribute) (handle, error)
+	set(h handle, values []attribute) error
 	destroy(h handle) error
 	generate(m mechanism, template []attribute) (handle, error)
 	generatePair(m mechanism, public, private []attribute) (pub, priv handle, err error)
