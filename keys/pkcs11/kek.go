@@ -231,17 +231,26 @@ func (k *KEK) Unwrap(ctx context.Context, wrapped []byte) ([]byte, error) {
 
 func (k *KEK) decrypt(ctx context.Context, m mechanism, sealed []byte) ([]byte, error) {
 	var plain []byte
-	err := k.use(ctx, func(s session, h handle) (err error) {
-		plain, err = s.decrypt(m, h, sealed)
-		return err
-	})
+	open := func() error {
+		return k.once(ctx, func(s session, h handle) (err error) {
+			plain, err = s.decrypt(m, h, sealed)
+			return err
+		})
+	}
+	err := open()
+	if is(err, vague...) {
+		// Libraries disagree about how to say that a seal is broken, and some
+		// say the same of a broken connection. See that the key works, if need
+		// be over a new one, and ask again.
+		if _, e := k.Wrap(ctx, []byte("iechor")); e != nil {
+			return nil, e
+		}
+		err = open()
+	}
 	switch {
 	case err == nil:
 		return plain, nil
-	case is(err, codeEncryptedData, codeEncryptedLength):
-		return nil, ErrUnwrap
-	case is(err, vague...) && k.works(ctx):
-		// Libraries disagree about how to say that a seal is broken.
+	case is(err, codeEncryptedData, codeEncryptedLength), is(err, vague...):
 		return nil, ErrUnwrap
 	}
 	return nil, fmt.Errorf("unwrap with %s: %w", k.label, err)
@@ -250,28 +259,40 @@ func (k *KEK) decrypt(ctx context.Context, m mechanism, sealed []byte) ([]byte, 
 // vague are the codes for whatever went wrong.
 var vague = []code{codeGeneral, codeFailed, codeData, codeDataLength}
 
-// works reports whether the key can do what is asked of it.
-func (k *KEK) works(ctx context.Context) bool {
-	_, err := k.Wrap(ctx, []byte("iechor"))
-	return err == nil
-}
-
-// use calls f with the key. When something went wrong that may be the
-// connection to the token, f is called again with a new one.
-func (k *KEK) use(ctx context.Context, f func(s session, h handle) error) error {
+// once calls f with the key.
+func (k *KEK) once(ctx context.Context, f func(s session, h handle) error) error {
 	var used *connection
-	again := func(c *connection, s session) error {
+	err := k.t.with(ctx, use{login: true, again: true}, func(c *connection, s session) error {
 		used = c
 		h, err := k.find(c, s)
 		if err != nil {
 			return err
 		}
 		return f(s, h)
+	})
+	if is(err, vague...) {
+		return &vagueError{err, used}
 	}
-	err := k.t.with(ctx, use{login: true, again: true}, again)
-	if !is(err, vague...) {
-		return err
+	return err
+}
+
+// A vagueError may be about the connection.
+type vagueError struct {
+	err error
+	c   *connection
+}
+
+func (e *vagueError) Error() string { return e.err.Error() }
+func (e *vagueError) Unwrap() error { return e.err }
+
+// use is once for what does not fail: when it did, that may be the connection
+// to the token, and f is called again with a new one.
+func (k *KEK) use(ctx context.Context, f func(s session, h handle) error) error {
+	err := k.once(ctx, f)
+	var maybe *vagueError
+	if errors.As(err, &maybe) {
+		k.t.drop(maybe.c)
+		return k.once(ctx, f)
 	}
-	k.t.drop(used)
-	return k.t.with(ctx, use{login: true, again: true}, again)
+	return err
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/tuf"
@@ -21,7 +20,7 @@ import (
 func TestKEKOnSoftHSM(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	token := newToken(t, "kek", fixed(testPIN))
+	token := newToken(t, fixed(testPIN))
 	if _, err := token.KEK(ctx, "kek-1"); !errors.Is(err, tuf.ErrNoKey) {
 		t.Fatalf("KEK of an empty token: %v, want ErrNoKey", err)
 	}
@@ -81,7 +80,7 @@ func TestKEKOnSoftHSM(t *testing.T) {
 }
 
 func BenchmarkKEK(b *testing.B) {
-	token := newToken(b, fmt.Sprintf("bench-%d", time.Now().UnixNano()), fixed(testPIN))
+	token := newToken(b, fixed(testPIN))
 	k, err := token.MakeKEK(b.Context(), "kek")
 	if err != nil {
 		b.Fatal(err)
@@ -105,14 +104,15 @@ func BenchmarkKEK(b *testing.B) {
 // URI.
 func TestKEKOfPKCS11Tool(t *testing.T) {
 	t.Parallel()
-	token := newToken(t, "kek-tool", nil)
-	run(t, "pkcs11-tool", "--module", token.c.Library.path, "--token-label", "kek-tool", "--login", "--pin", testPIN,
+	token := newToken(t, nil)
+	label := token.c.Token.Label
+	run(t, "pkcs11-tool", "--module", token.c.Library.path, "--token-label", label, "--login", "--pin", testPIN,
 		"--keygen", "--key-type", "AES:32", "--label", "iechor kek")
 	pin := filepath.Join(t.TempDir(), "pin")
 	if err := os.WriteFile(pin, []byte(testPIN+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	u, err := ParseURI("pkcs11:token=kek-tool;object=iechor%20kek?module-path=" + token.c.Library.path + "&pin-source=file:" + pin)
+	u, err := ParseURI("pkcs11:token=" + label + ";object=iechor%20kek?module-path=" + token.c.Library.path + "&pin-source=file:" + pin)
 	if err != nil {
 		t.Fatal(err)
 	}

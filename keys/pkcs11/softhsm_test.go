@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/iechor/trust/keys"
@@ -78,10 +79,12 @@ const testPIN, testSOPIN = "1234", "12345678"
 // making is held while a token is made: SoftHSM shows one blank slot.
 var making sync.Mutex
 
-// newToken makes a token with a label, and returns it open.
-func newToken(t testing.TB, label string, pins keys.PINs) *Token {
+var made atomic.Int64
+
+// newToken makes a token, and returns it open.
+func newToken(t testing.TB, pins keys.PINs) *Token {
 	t.Helper()
-	l := library(t)
+	l, label := library(t), fmt.Sprintf("token-%d", made.Add(1))
 	making.Lock()
 	defer making.Unlock()
 	slots, err := l.Tokens()
