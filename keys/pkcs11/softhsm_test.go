@@ -79,12 +79,12 @@ const testPIN, testSOPIN = "1234", "12345678"
 // making is held while a token is made: SoftHSM shows one blank slot.
 var making sync.Mutex
 
-var made atomic.Int64
+var counted atomic.Int64
 
 // newToken makes a token, and returns it open.
 func newToken(t testing.TB, pins keys.PINs) *Token {
 	t.Helper()
-	l, label := library(t), fmt.Sprintf("token-%d", made.Add(1))
+	l, label := library(t), fmt.Sprintf("token-%d", counted.Add(1))
 	making.Lock()
 	defer making.Unlock()
 	slots, err := l.Tokens()
