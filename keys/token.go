@@ -151,12 +151,15 @@ type Token interface {
 	// Look returns what the token says about itself, without asking for the
 	// PIN. The error matches one of those above.
 	Look(ctx context.Context) (TokenInfo, error)
-	// Unlock asks for the PIN if it has not been given yet, so that the next
-	// use does not have to.
-	Unlock(ctx context.Context) error
 	// Away returns why the store has held no keys, if it was asked for some:
 	// its token was not there, or could not be looked for.
 	Away() error
+}
+
+// An Unlocker is a Token that can be asked to ask for the PIN, if it has not
+// been given yet, before other questions are asked.
+type Unlocker interface {
+	Unlock(ctx context.Context) error
 }
 
 // A PINChanger is a Token whose PINs can be changed. Each PIN that is given is
