@@ -19,11 +19,12 @@ type Act string
 // What is told. What the server renews by itself is not: it changes nothing
 // that anybody published, and the signer's log has each signature.
 const (
-	Publish Act = "publish" // a client's upload became current
-	Deleted Act = "delete"  // a client ended the repository
-	Reset   Act = "reset"   // an administrator ended it
-	Restore Act = "restore" // an administrator took its end back
-	Rotate  Act = "rotate"  // the server offered a new key of its own
+	Publish  Act = "publish" // a client's upload became current
+	Deleted  Act = "delete"  // a client ended the repository
+	Reset    Act = "reset"   // an administrator ended it
+	Restore  Act = "restore" // an administrator took its end back
+	Imported Act = "import"  // an administrator took it over from another server
+	Rotate   Act = "rotate"  // the server offered a new key of its own
 )
 
 // An Actor is who did something, as far as it is known. Every field may be

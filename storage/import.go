@@ -25,11 +25,11 @@ type OldFile struct {
 // or nothing: of each role the highest version becomes current, and the others
 // are history that was superseded just now, so that it is kept for as long as
 // what is superseded here. It makes one record in the changefeed, for the
-// current timestamp, if there is one.
+// current timestamp, if there is one, and one of by in the audit trail.
 //
 // ErrConflict: gun is published here already. An error of Raw is returned as
 // it is.
-func (s *SQL) Import(ctx context.Context, gun tuf.GUN, files []OldFile, now time.Time) (*State, error) {
+func (s *SQL) Import(ctx context.Context, gun tuf.GUN, files []OldFile, now time.Time, by Actor) (*State, error) {
 	var state *State
 	err := s.db.Update(ctx, func(t *database.Tx) error {
 		r, err := advance(ctx, t, gun, nil, now)
@@ -58,8 +58,11 @@ func (s *SQL) Import(ctx context.Context, gun tuf.GUN, files []OldFile, now time
 				return err
 			}
 		}
-		state, err = current(ctx, t, gun)
-		return err
+		if state, err = current(ctx, t, gun); err != nil {
+			return err
+		}
+		return record(ctx, t, AuditRecord{At: now, Act: Imported, Repository: gun, Actor: by, Seq: state.Seq, Incarnation: state.Incarnation,
+			Version: state.Roles[tuf.RoleTimestamp].Version, Files: state.files()})
 	})
 	switch {
 	case database.IsUnique(err):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"os"
@@ -24,6 +25,9 @@ func TestAdminScripts(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.startSigner(t)
+	write(t, s.file("htpasswd"), htpasswd(t, "alice", "wonderland", "carol", "christmas"))
+	write(t, s.file("access.yaml"), "repositories:\n  \"*\": {pull: [anyone], push: [alice], admin: [carol]}\n")
+	s.authenticate(t, "authentication: htpasswd\nhtpasswd: {file: DIR/htpasswd}\naccess: DIR/access.yaml\n")
 	server := s.startServer(t)
 	world, err := sandbox.Start(context.Background(), sandbox.Config{}) // for its registry
 	if err != nil {
@@ -45,6 +49,10 @@ func TestAdminScripts(t *testing.T) {
 			for _, name := range []string{"ROOT", "TARGETS", "SNAPSHOT"} {
 				e.Setenv("NOTARY_"+name+"_PASSPHRASE", "passphrase")
 			}
+			for who, password := range map[string]string{"alice": "wonderland", "carol": "christmas"} {
+				e.Setenv(strings.ToUpper(who), base64.StdEncoding.EncodeToString([]byte(who+":"+password)))
+			}
+			e.Setenv("NOTARY_AUTH", e.Getenv("ALICE"))
 			e.Setenv("PATH", filepath.Dir(client)+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("CONFIG", s.file("server.yaml"))
 			e.Setenv("OPERATOR", strings.TrimSuffix(s.operator.Certificate, ".crt"))
