@@ -17,8 +17,8 @@ var floors = [][]string{
 	{"tuf", "certs", "terminal", "database", "keys/piv/pivtest"},
 	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest"},
 	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest"},
-	{"sandbox"},
-	{"cmd/iechor", "cmd/iechor-trustd", "bench"},
+	{"sandbox", "database/drivers"},
+	{"cmd/iechor", "cmd/iechor-trustd", "bench", "database/databasetest"},
 }
 
 // never lists imports that the floors would allow and security does not.
@@ -30,7 +30,7 @@ var never = map[string][]string{
 }
 
 // drivers are imported only where programs are put together.
-var drivers = []string{"modernc.org/sqlite"}
+var drivers = []string{"modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgconn", "github.com/jackc/pgx/v5/stdlib", "github.com/go-sql-driver/mysql"}
 
 // only lists what is known in one package, which is a thin skin over it.
 var only = map[string]string{

@@ -15,11 +15,13 @@ package database
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -59,11 +61,16 @@ type DB struct {
 	writing chan struct{}
 
 	statements *statements // nil: none are kept
+
+	// away is since when the database cannot be reached, in nanoseconds after
+	// born; 0: it answers.
+	away atomic.Int64
+	born time.Time
 }
 
 // New takes over db, which speaks d.
 func New(db *sql.DB, d Dialect) *DB {
-	n := &DB{db: db, dialect: d}
+	n := &DB{db: db, dialect: d, born: time.Now()}
 	if d == SQLite {
 		n.writing = make(chan struct{}, 1)
 		n.statements = newStatements(db)
@@ -80,12 +87,14 @@ func (d *DB) SQL() *sql.DB { return d.db }
 // Close closes the database.
 func (d *DB) Close() error { return errors.Join(d.statements.close(), d.db.Close()) }
 
-// Bounds of running a transaction again: 16 attempts, about 2 seconds of
-// pauses altogether.
+// Bounds of running a transaction again. Where other transactions are in the
+// way: 16 attempts, about 2 seconds of pauses altogether. Where the database is
+// away: until it has been for that long, for all callers together.
 const (
 	maxAttempts = 16
 	minPause    = 2 * time.Millisecond
 	maxPause    = 250 * time.Millisecond
+	patience    = 10 * time.Second
 )
 
 // Update runs fn in a serializable write transaction and commits it when fn
@@ -93,9 +102,12 @@ const (
 //
 // Where the database refuses because of other transactions (busy, deadlock,
 // serialization failure), fn runs again from the start, so it must have no
-// effect but on the Tx; after 16 attempts the error matches [ErrBusy]. An
-// error that matches [ErrUncertain] says that the commit was sent and its
-// outcome is not known. With any other error nothing was written.
+// effect but on the Tx; after 16 attempts the error matches [ErrBusy]. It also
+// runs again where the connection was lost before the commit was sent, which is
+// what a failover looks like; when the database has been away for 10 seconds
+// the error matches [ErrUnavailable], as [ErrBusy] does too. An error that
+// matches [ErrUncertain] says that the commit was sent and its outcome is not
+// known. With any other error nothing was written.
 //
 // fn must not call Update: on SQLite it would wait for itself until ctx ends.
 func (d *DB) Update(ctx context.Context, fn func(*Tx) error) error {
@@ -104,41 +116,70 @@ func (d *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 		o = nil // always serializable
 	}
 	var used usage
-	err := d.retry(ctx, func() error { return d.write(ctx, d.db, o, used.by(d, fn)) })
+	err := d.retry(ctx, func() error { return d.write(ctx, o, used.by(d, fn)) })
 	return used.done(ctx, d, err)
 }
 
 // View runs fn in a read transaction: everything it reads is of one moment.
 // Like Update it may run fn again.
 func (d *DB) View(ctx context.Context, fn func(*Tx) error) error {
-	o := &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
-	if d.dialect == SQLite {
-		o.Isolation = sql.LevelDefault
-	}
 	var used usage
-	err := d.retry(ctx, func() error { return d.once(ctx, d.db, o, used.by(d, fn)) })
+	err := d.retry(ctx, func() error { return d.once(ctx, d.readOnly(), used.by(d, fn)) })
 	return used.done(ctx, d, err)
 }
 
+func (d *DB) readOnly() *sql.TxOptions {
+	if d.dialect == SQLite {
+		return &sql.TxOptions{ReadOnly: true}
+	}
+	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
+}
+
+// retry is the one place where a transaction is run again.
 func (d *DB) retry(ctx context.Context, run func() error) error {
 	pause := minPause
 	for attempt := 1; ; attempt++ {
 		err := run()
-		if err == nil || !d.dialect.again(err) {
+		gone := errors.As(err, new(*lost))
+		again := d.dialect.again(err)
+		switch {
+		case errors.Is(err, ErrUncertain):
 			return err
-		}
-		if attempt == maxAttempts {
+		case ctx.Err() != nil && gone && attempt == 1:
+			return fmt.Errorf("%w: %w", ctx.Err(), err) // the driver closed the connection for that
+		case gone && !d.wait():
+			return &unavailable{err}
+		case again && attempt >= maxAttempts:
 			return &busy{attempts: attempt, err: err}
+		case !gone:
+			d.away.Store(0)
+		}
+		if !gone && !again {
+			return err
 		}
 		t := time.NewTimer(pause/2 + rand.N(pause)) // jitter, so that two losers do not meet again
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
+			if gone {
+				return &unavailable{fmt.Errorf("%w: %w", ctx.Err(), err)}
+			}
 			return ctx.Err()
 		}
 		pause = min(2*pause, maxPause)
 	}
+}
+
+// wait notes that the database is away, and reports whether that is worth
+// waiting for.
+func (d *DB) wait() bool {
+	now := int64(time.Since(d.born))
+	if d.away.CompareAndSwap(0, now) {
+		return true
+	}
+	since := d.away.Load()
+	return since == 0 || now-since < int64(patience)
 }
 
 // A beginner starts transactions: a *sql.DB or *sql.Conn.
@@ -146,7 +187,7 @@ type beginner interface {
 	BeginTx(context.Context, *sql.TxOptions) (*sql.Tx, error)
 }
 
-func (d *DB) write(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) error) error {
+func (d *DB) write(ctx context.Context, o *sql.TxOptions, fn func(*Tx) error) error {
 	if d.writing != nil {
 		select {
 		case d.writing <- struct{}{}:
@@ -155,10 +196,47 @@ func (d *DB) write(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*T
 			return ctx.Err()
 		}
 	}
-	return d.once(ctx, b, o, fn)
+	return d.once(ctx, o, fn)
 }
 
-func (d *DB) once(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) error) error {
+// once runs a transaction on a connection that is not used again if it turns
+// out to be of no use.
+func (d *DB) once(ctx context.Context, o *sql.TxOptions, fn func(*Tx) error) error {
+	if d.dialect == SQLite {
+		return d.on(ctx, d.db, o, fn)
+	}
+	conn, err := d.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", d.dialect.unreachable(err))
+	}
+	defer func() { _ = conn.Close() }() // back to the pool, if it is not gone
+	return d.judged(conn, d.on(ctx, conn, o, fn))
+}
+
+// judged returns err, what became of a transaction on conn; as [*lost] if the
+// reason is the connection, which is then closed.
+func (d *DB) judged(conn *sql.Conn, err error) error {
+	if err == nil {
+		return nil
+	}
+	useless := d.dialect.lost(err)
+	closed := conn.Raw(func(c any) error {
+		if v, ok := c.(driver.Validator); ok && !v.IsValid() {
+			useless = true
+		}
+		if useless {
+			return driver.ErrBadConn
+		}
+		return nil
+	})
+	if !useless && !errors.Is(closed, sql.ErrConnDone) && !errors.Is(closed, driver.ErrBadConn) {
+		return err
+	}
+	return &lost{err}
+}
+
+// on runs a transaction on b.
+func (d *DB) on(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) error) error {
 	tx, err := b.BeginTx(ctx, o)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
@@ -169,8 +247,19 @@ func (d *DB) once(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx
 	if err := fn(&Tx{tx: tx, dialect: d.dialect}); err != nil {
 		return err
 	}
+	readOnly := o != nil && o.ReadOnly
+	if d.dialect == PostgreSQL && !readOnly {
+		// A commit that waits for a standby and is stopped by the limit says
+		// that it has succeeded, on this one server.
+		if _, err := tx.ExecContext(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := tx.Commit(); err != nil {
-		if o != nil && o.ReadOnly || d.dialect.again(err) || notSent(err) {
+		if readOnly || d.dialect.again(err) || notSent(err) {
 			return fmt.Errorf("commit: %w", err)
 		}
 		return &uncertain{err}

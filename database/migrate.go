@@ -39,7 +39,9 @@ var migrationName = regexp.MustCompile(`^([0-9]{4})_([a-z0-9_]+)(?:\.(sqlite|pos
 //
 // All pending migrations run in one transaction, under a lock that keeps other
 // processes out. MySQL commits at each CREATE TABLE whether one wants it or
-// not, so there a failed migration can leave part of its tables behind.
+// not, so there a failed migration can leave part of its tables behind. Where
+// nothing is pending nothing is written, nor locked: whoever may only read, or
+// not change tables, gets along once others have migrated.
 func (d *DB) Migrate(ctx context.Context, component string, files fs.FS) error {
 	if component == "" || len(component) > 64 {
 		return fmt.Errorf("migrate: component name %q is empty or too long", component)
@@ -48,27 +50,114 @@ func (d *DB) Migrate(ctx context.Context, component string, files fs.FS) error {
 	if err != nil {
 		return fmt.Errorf("migrations of %s: %w", component, err)
 	}
-	err = d.retry(ctx, func() error { return d.migrate(ctx, component, steps) })
+	ready, err := d.ready(ctx, component, steps)
+	if err == nil && !ready {
+		err = d.retry(ctx, func() error { return d.migrate(ctx, component, steps) })
+	}
+	if d.dialect == MySQL && exists(err) {
+		err = d.await(ctx, component, steps, err)
+	}
 	if err != nil {
 		return fmt.Errorf("migrate %s: %w", component, err)
 	}
 	return nil
 }
 
-func (d *DB) migrate(ctx context.Context, component string, steps []migration) (err error) {
-	conn, err := d.db.Conn(ctx)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+// ready reports whether nothing is to be migrated.
+func (d *DB) ready(ctx context.Context, component string, steps []migration) (ready bool, err error) {
+	err = d.look(ctx, func(t *Tx) error {
+		there, err := t.migrated(ctx)
+		if err != nil || !there {
+			return err
+		}
+		done, err := t.recorded(ctx, component, steps)
+		ready = done == len(steps)
+		return err
+	})
+	return ready, err
+}
+
+// look is View for statements that are not worth keeping.
+func (d *DB) look(ctx context.Context, fn func(*Tx) error) error {
+	return d.retry(ctx, func() error { return d.once(ctx, d.readOnly(), fn) })
+}
+
+// await waits for another process, which migrates through another node of a
+// Galera cluster: locks are of one node there. cause is how this one met it.
+func (d *DB) await(ctx context.Context, component string, steps []migration, cause error) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for range 150 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if ready, err := d.ready(ctx, component, steps); ready || err != nil {
+			return err
+		}
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	if d.dialect == MySQL {
-		release, err := lockMySQL(ctx, conn)
+	return cause
+}
+
+// migrated reports whether anything was ever migrated here.
+func (t *Tx) migrated(ctx context.Context) (bool, error) {
+	query := map[Dialect]string{
+		SQLite:     "SELECT COUNT(*) FROM sqlite_master WHERE name = 'schema_migrations'",
+		PostgreSQL: "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'schema_migrations' AND schemaname = current_schema()",
+		MySQL:      "SELECT COUNT(*) FROM information_schema.tables WHERE table_name = 'schema_migrations' AND table_schema = DATABASE()",
+	}[t.dialect]
+	var n int
+	if err := t.QueryRow(ctx, query).Scan(&n); err != nil {
+		return false, fmt.Errorf("look for schema_migrations: %w", err)
+	}
+	return n > 0, nil
+}
+
+// Migrated lists the migrations that were made, of all components, as
+// "COMPONENT NNNN name", in order. There are none in an empty database.
+func (d *DB) Migrated(ctx context.Context) (all []string, err error) {
+	err = d.look(ctx, func(t *Tx) error {
+		all = nil
+		there, err := t.migrated(ctx)
+		if err != nil || !there {
+			return err
+		}
+		rows, err := t.Query(ctx, "SELECT component, number, name FROM schema_migrations ORDER BY component, number")
 		if err != nil {
 			return err
 		}
+		defer rows.Close()
+		for rows.Next() {
+			var component, name string
+			var number int
+			if err := rows.Scan(&component, &number, &name); err != nil {
+				return err
+			}
+			all = append(all, fmt.Sprintf("%s %04d %s", component, number, name))
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
+func (d *DB) migrate(ctx context.Context, component string, steps []migration) error {
+	if d.dialect == SQLite {
+		return d.write(ctx, nil, func(t *Tx) error { return t.migrate(ctx, component, steps) })
+	}
+	conn, err := d.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", d.dialect.unreachable(err))
+	}
+	defer func() { _ = conn.Close() }() // back to the pool, if it is not gone
+	if d.dialect == MySQL {
+		release, err := lockMySQL(ctx, conn)
+		if err != nil {
+			return d.judged(conn, err)
+		}
 		defer release()
 	}
-	return d.write(ctx, conn, nil, func(t *Tx) error {
+	return d.judged(conn, d.on(ctx, conn, nil, func(t *Tx) error {
 		if d.dialect == PostgreSQL {
 			// The isolation level is read committed here: a snapshot taken
 			// before the wait for this lock would not show what the other did.
@@ -77,7 +166,7 @@ func (d *DB) migrate(ctx context.Context, component string, steps []migration) (
 			}
 		}
 		return t.migrate(ctx, component, steps)
-	})
+	}))
 }
 
 // lockMySQL takes the lock of the session of conn. It is given back by

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/storage/storagetest"
 	"github.com/iechor/trust/tuf"
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(databasetest.Main(m).Run())
 }
 
 func commitForEver(path string) error {

@@ -78,14 +78,19 @@ func (c Config) Open(ctx context.Context, db *database.DB) (*SQL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return nil, fmt.Errorf("open storage: %w", err)
-	}
-	if err := db.Migrate(ctx, "storage", files); err != nil {
+	if err := Migrate(ctx, db); err != nil {
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
 	return &SQL{db: db, codec: codec, config: c}, nil
+}
+
+// Migrate brings the tables in db up to date, as Open does.
+func Migrate(ctx context.Context, db *database.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	return db.Migrate(ctx, "storage", files)
 }
 
 // Ping implements [Store].

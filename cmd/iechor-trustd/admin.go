@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/database/drivers"
 	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 )
@@ -76,10 +76,7 @@ func (a *app) adminCommand(c *cobra.Command, withSigner bool, do func(ctx contex
 			s.config.Storage = sandboxServer(s.dir)
 		}
 		ctx := c.Context()
-		db, err := openExisting(ctx, s.config.Storage, func(db *database.DB) error {
-			_, err := storage.Open(ctx, db)
-			return err
-		})
+		db, err := a.openExisting(ctx, s.config.Storage, (*drivers.Address).OpenExisting, storage.Migrate)
 		if err != nil {
 			return err
 		}

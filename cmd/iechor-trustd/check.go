@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/database/drivers"
 	"github.com/iechor/trust/server"
 	"github.com/iechor/trust/signer"
 	"github.com/iechor/trust/storage"
@@ -68,10 +69,7 @@ func (a *app) openSandboxSigner(ctx context.Context, dir string) (_ *signer.Serv
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the signer of %s: %w", dir, err)
 	}
-	db, err := openExisting(ctx, "sqlite:"+filepath.Join(dir, "signer", "signer.db"), func(db *database.DB) error {
-		_, err := signer.OpenTable(ctx, db, kek)
-		return err
-	})
+	db, err := a.openExisting(ctx, "sqlite:"+filepath.Join(dir, "signer", "signer.db"), (*drivers.Address).OpenReadOnly, signer.Migrate)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the signer of %s: %w", dir, err)
 	}
@@ -116,10 +114,7 @@ func (a *app) checkServer(ctx context.Context, c *serverConfig) error {
 
 // check checks a store; keys may be nil.
 func (a *app) check(ctx context.Context, setting string, keys ledger) error {
-	db, err := openExisting(ctx, setting, func(db *database.DB) error {
-		_, err := storage.Open(ctx, db)
-		return err
-	})
+	db, err := a.openExisting(ctx, setting, (*drivers.Address).OpenReadOnly, storage.Migrate)
 	if err != nil {
 		return err
 	}
@@ -168,8 +163,12 @@ func (a *app) check(ctx context.Context, setting string, keys ledger) error {
 	return err
 }
 
-// pages has SQLite verify its file and what refers to what in it.
+// pages has SQLite verify its file and what refers to what in it. The other
+// databases see to that themselves.
 func pages(ctx context.Context, db *database.DB, report func(string)) error {
+	if db.Dialect() != database.SQLite {
+		return nil
+	}
 	for _, pragma := range []string{"integrity_check(10)", "foreign_key_check"} {
 		rows, err := db.SQL().QueryContext(ctx, "PRAGMA "+pragma)
 		if err != nil {

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/database/drivers"
 	"github.com/iechor/trust/notary"
 )
 
@@ -57,7 +59,7 @@ func (a *app) openForeign(ctx context.Context, source string) (_ *notary.Databas
 	}
 	a.progress("reading %s", path)
 	defer a.progress("")
-	db, err := openDatabase(ctx, "sqlite:"+dir+"/dump.db")
+	db, err := (&drivers.Address{Dialect: database.SQLite, Path: filepath.Join(dir, "dump.db")}).Open(ctx)
 	if err != nil {
 		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}

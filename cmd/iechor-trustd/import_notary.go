@@ -186,7 +186,7 @@ func (m *move) open(ctx context.Context, o importNotaryOptions) error {
 		}
 	}
 	if o.serverDB != "" && (o.dir != "" || o.config != "") {
-		store, c, err := openStore(ctx, to.Storage)
+		store, c, err := m.a.openStore(ctx, to.Storage)
 		if err != nil {
 			return err
 		}
@@ -197,7 +197,7 @@ func (m *move) open(ctx context.Context, o importNotaryOptions) error {
 		if err != nil {
 			return err
 		}
-		table, c, err := openTable(ctx, signerTo.Storage, kek)
+		table, c, err := m.a.openTable(ctx, signerTo.Storage, kek)
 		if err != nil {
 			return err
 		}

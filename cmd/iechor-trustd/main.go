@@ -85,8 +85,8 @@ Trust server and signer of iEchor content trust: signed image tags beside a regi
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, c := range []*cobra.Command{
-		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newFloorCmd(a), newAdminCmd(a), newImportCmd(a), newAccessCmd(a),
-		newVersionCmd(a),
+		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newMigrateCmd(a), newFloorCmd(a), newAdminCmd(a),
+		newImportCmd(a), newAccessCmd(a), newVersionCmd(a),
 	} {
 		if c.Args == nil {
 			c.Args = func(_ *cobra.Command, args []string) error {

@@ -28,7 +28,7 @@ type serverConfig struct {
 	TLS       certificateFiles `yaml:"tls"`
 	Plaintext bool             `yaml:"plaintext" usage:"serve without TLS, behind something that adds it"`
 	Auth      authSettings     `yaml:",inline"`
-	Storage   string           `yaml:"storage" usage:"where trust data is kept: sqlite:FILE"`
+	Storage   string           `yaml:"storage" usage:"where trust data is kept: sqlite:FILE, postgres://… or mysql://…"`
 	Signer    signerAddress    `yaml:"signer"`
 	Prefixes  []string         `yaml:"prefixes" usage:"serve only repositories whose names begin so; each ends in a slash"`
 	MaxAge    struct {
@@ -105,7 +105,7 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 		return err
 	}
 	defer keys.Close()
-	store, closeStore, err := openStore(ctx, c.Storage)
+	store, closeStore, err := a.openStore(ctx, c.Storage)
 	if err != nil {
 		return err
 	}

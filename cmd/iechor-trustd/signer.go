@@ -26,7 +26,7 @@ type signerConfig struct {
 	Listen   string           `yaml:"listen" usage:"address to listen on: host:port, or unix:PATH"`
 	TLS      certificateFiles `yaml:"tls"`
 	ClientCA string           `yaml:"client-ca" usage:"file with the CA certificates that vouch for callers"`
-	Storage  string           `yaml:"storage" usage:"where keys and ledger are kept: sqlite:FILE"`
+	Storage  string           `yaml:"storage" usage:"where keys and ledger are kept: sqlite:FILE, postgres://… or mysql://…"`
 
 	KeyEncryptionKey     string   `yaml:"key-encryption-key" usage:"file:PATH or env:NAME of 32 bytes, hex or base64"`
 	OldKeyEncryptionKeys []string `yaml:"old-key-encryption-keys" usage:"earlier ones, until all keys are wrapped anew"`
@@ -99,7 +99,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool) error {
 	if err != nil {
 		return err
 	}
-	table, closeTable, err := openTable(ctx, c.Storage, kek)
+	table, closeTable, err := a.openTable(ctx, c.Storage, kek)
 	if err != nil {
 		return err
 	}
@@ -275,16 +275,4 @@ func keyEncryptionKey(setting string, env func(string) string) (signer.KeyEncryp
 	}
 	defer clear(key) // G5
 	return signer.NewLocal(key)
-}
-
-func openTable(ctx context.Context, setting string, kek *signer.KEK) (*signer.Table, func(), error) {
-	db, err := openDatabase(ctx, setting)
-	if err != nil {
-		return nil, nil, err
-	}
-	table, err := signer.OpenTable(ctx, db, kek)
-	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
-	}
-	return table, func() { _ = db.Close() }, nil // the ledger is on disk before each answer
 }

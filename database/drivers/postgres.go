@@ -1,0 +1,71 @@
+package drivers
+
+import (
+	"context"
+	"database/sql/driver"
+	"net"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// postgres returns what connects to PostgreSQL.
+func (a *Address) postgres(how access) (driver.Connector, error) {
+	// Nothing is taken from PGHOST and its like: the setting is all there is.
+	c, err := pgx.ParseConfig("host=unset user=unset database=unset sslmode=disable")
+	if err != nil {
+		return nil, err
+	}
+	c.User, c.Database, c.Password = a.User, a.Database, ""
+	c.ConnectTimeout = a.ConnectTimeout
+	c.DialFunc = a.dialer().DialContext
+	c.Fallbacks = nil
+	c.RuntimeParams = map[string]string{
+		"application_name":                    "iechor-trustd",
+		"client_encoding":                     "UTF8",
+		"standard_conforming_strings":         "on",
+		"idle_in_transaction_session_timeout": "60000", // of a process that died with its machine
+		"default_transaction_read_only":       "off",
+	}
+	if how.readOnly {
+		c.RuntimeParams["default_transaction_read_only"] = "on"
+	}
+	if !how.unlimited {
+		c.RuntimeParams["statement_timeout"] = millis(a.StatementTimeout)
+	}
+	// One round trip a statement, and nothing kept on the server: poolers that
+	// stand between do not bear it.
+	c.DefaultQueryExecMode = pgx.QueryExecModeExec
+	c.StatementCacheCapacity, c.DescriptionCacheCapacity = 0, 0
+	if !a.AnyServer && !how.readOnly {
+		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	if a.Socket != "" {
+		c.Host, c.Port, c.TLSConfig = a.Socket, 5432, nil
+	}
+	for i, at := range a.Hosts {
+		host, text, err := net.SplitHostPort(at)
+		if err != nil {
+			return nil, err
+		}
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		t, err := a.tlsConfig(host)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			c.Host, c.Port, c.TLSConfig = host, uint16(port), t
+			continue
+		}
+		c.Fallbacks = append(c.Fallbacks, &pgconn.FallbackConfig{Host: host, Port: uint16(port), TLSConfig: t})
+	}
+	return stdlib.GetConnector(*c, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) (err error) {
+		c.Password, err = a.password()
+		return err
+	})), nil
+}
