@@ -13,12 +13,13 @@ import (
 )
 
 // A RootEdit says how the keys of a repository's root change. Every key has a
-// certificate for the repository; the threshold stays. To do it a second time
-// changes nothing.
+// certificate for the repository; the threshold stays. To add or remove a second
+// time changes nothing.
 type RootEdit struct {
 	Add    []tuf.CanonicalID // root keys in the key ring
 	Remove []tuf.CanonicalID // they need not be here
 	Renew  []tuf.CanonicalID // keys of the root, in the key ring, that get a new certificate
+	Resign []tuf.RoleName    // roles that are signed again as they are, in the same publication
 }
 
 // EditRoot publishes a root with other keys, signed by a threshold of those
@@ -73,10 +74,14 @@ func (r *Repository) EditRoot(ctx context.Context, e RootEdit) (Published, error
 			}
 			keys, changed = append(keys, key), true
 		}
-		if !changed {
-			return nil, nil
+		var changes []tuf.Change
+		if changed {
+			changes = append(changes, tuf.ReplaceKeys{Role: tuf.NewRole(tuf.RoleRoot, was.Threshold, keys...)})
 		}
-		return []tuf.Change{tuf.ReplaceKeys{Role: tuf.NewRole(tuf.RoleRoot, was.Threshold, keys...)}}, nil
+		for _, role := range e.Resign {
+			changes = append(changes, tuf.Resign{Role: role})
+		}
+		return changes, nil
 	}
 	return r.AllowLapsed().publish(ctx, job{plan: plan})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -51,7 +52,7 @@ func (s scriptSecrets) Delete(name string) error {
 // by variables: LATER moves the clock, STATUS names a file for the exit status,
 // SECRETS a directory for the store of secrets.
 func scriptMain() {
-	later, err := time.ParseDuration("0s" + os.Getenv("LATER"))
+	later, err := time.ParseDuration(cmp.Or(os.Getenv("LATER"), "0s"))
 	if err != nil {
 		panic(err)
 	}

@@ -187,6 +187,7 @@ func (d *desk) trusted(ctx context.Context, o pullOptions) ([]wanted, error) {
 		return nil, repo.about(err)
 	}
 	d.warnUnusable(repo, set)
+	d.warnExpiry(repo, set)
 	if o.all {
 		return d.signed(repo, set, o.ref)
 	}

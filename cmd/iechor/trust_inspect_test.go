@@ -93,8 +93,8 @@ func TestWorry(t *testing.T) {
 		left time.Duration
 		want string
 	}{
-		{tuf.RoleTargets, 61 * 24 * time.Hour, ""},
-		{tuf.RoleTargets, 59 * 24 * time.Hour, "expires in 59 days"},
+		{tuf.RoleTargets, 91 * 24 * time.Hour, ""},
+		{tuf.RoleTargets, 89 * 24 * time.Hour, "expires in 89 days"},
 		{"targets/alice", time.Hour, "expires in 1 hour"},
 		{tuf.RoleRoot, 0, "EXPIRED"},
 		{tuf.RoleTimestamp, 3 * 24 * time.Hour, ""},

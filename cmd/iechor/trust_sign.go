@@ -368,6 +368,7 @@ func (s *signing) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.warnExpiry(s.repo, set)
 	for _, i := range s.items {
 		for _, role := range i.roles {
 			if !signedIn(set, i.ref.Tag, i.is, role) {

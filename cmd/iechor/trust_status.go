@@ -37,7 +37,8 @@ expires. What needs work soon is a warning, with the command that does it.
 Without a repository it sums up all of which this machine has trust data, one
 line each. "iechor trust publish" publishes what is staged, "iechor trust reset"
 drops it. --json prints an array of objects with Name, Server, Cached, Staged,
-Roles and RootCertificates.`,
+Roles, RootCertificates and Advice; each role and certificate with when it Expires
+and the command that renews it.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usage(cmd, fmt.Sprintf("%s takes one repository or none, and got %d arguments", cmd.CommandPath(), len(args)))
@@ -68,7 +69,8 @@ type repositoryStatus struct {
 	Staged           []stagedState
 	Roles            []roleStatus
 	RootCertificates []certificateStatus
-	Problem          string `json:",omitempty"` // why the server's state is not known
+	Problem          string   `json:",omitempty"` // why the server's state is not known
+	Advice           []string `json:",omitempty"` // what its owner could do some day
 
 	repo *repository
 }
@@ -86,13 +88,16 @@ type roleStatus struct {
 	Here    int64 `json:",omitempty"` // version until now; 0: none
 	Server  int64 `json:",omitempty"` // 0: not known
 	Expires time.Time
+	Renew   string `json:",omitempty"` // the command that renews it; none: the server does
 	Problem string `json:",omitempty"`
 }
 
 type certificateStatus struct {
 	ID      tuf.KeyID
 	KeyID   tuf.CanonicalID
+	Made    time.Time
 	Expires time.Time
+	Renew   string
 }
 
 // status looks at one repository, or at all. What is wrong with one does not
@@ -180,7 +185,7 @@ func (d *desk) statusOf(ctx context.Context, ref registry.Ref) (*repositoryStatu
 	case v.set != nil:
 		s.Cached = v.stale
 		s.published(v.set, past)
-		return s, nil
+		return s, d.forecast(ctx, s, v.set)
 	case errors.Is(v.err, trust.ErrNotSigned) && past != nil:
 		s.Unpublished, v.err = true, nil
 	case past == nil && len(staged) == 0:
@@ -208,7 +213,7 @@ func stagedStateOf(n int, c trust.Staged) stagedState {
 // published describes what the server has, beside what was here before.
 func (s *repositoryStatus) published(set *tuf.Set, past *tuf.Past) {
 	for _, r := range roleStates(set) {
-		state := roleStatus{Name: r.Name, Server: r.Version, Expires: r.Expires, Problem: r.Problem}
+		state := roleStatus{Name: r.Name, Server: r.Version, Expires: r.Expires, Renew: renewalOf(s.Name, r.Name), Problem: r.Problem}
 		if past != nil {
 			state.Here = past.Floor(r.Name)
 		}
@@ -229,7 +234,7 @@ func (s *repositoryStatus) published(set *tuf.Set, past *tuf.Past) {
 func (s *repositoryStatus) remembered(past *tuf.Past) {
 	for _, f := range past.Files() {
 		if info, ok := past.Info(f.Role); ok {
-			s.Roles = append(s.Roles, roleStatus{Name: f.Role, Here: info.Version, Expires: info.Expires})
+			s.Roles = append(s.Roles, roleStatus{Name: f.Role, Here: info.Version, Expires: info.Expires, Renew: renewalOf(s.Name, f.Role)})
 		}
 	}
 	role, _ := past.Role(tuf.RoleRoot) // every Past has one
@@ -243,59 +248,9 @@ func (s *repositoryStatus) certificates(root tuf.Role) {
 		if err != nil || len(certs) == 0 {
 			continue // such a key vouches for nothing
 		}
-		s.RootCertificates = append(s.RootCertificates, certificateStatus{k.ID, k.CanonicalID(), certs[0].NotAfter})
-	}
-}
-
-// soon is how long before its end something is worth a warning. The server
-// renews timestamps and its snapshots by itself, much later.
-const soon = 60 * 24 * time.Hour
-
-// lastMinute is the same for what the server renews.
-const lastMinute = 12 * time.Hour
-
-// worry says what an end at that time means, and the empty text if nothing.
-func worry(role tuf.RoleName, at, now time.Time) string {
-	left := at.Sub(now)
-	within := soon
-	if role == tuf.RoleTimestamp || role == tuf.RoleSnapshot {
-		within = lastMinute
-	}
-	switch {
-	case at.IsZero():
-		return ""
-	case left <= 0:
-		return "EXPIRED"
-	case left < within:
-		return "expires in " + age(left)
-	}
-	return ""
-}
-
-// advise warns about what needs work, with the command that does it.
-func (d *desk) advise(s *repositoryStatus) {
-	now := d.now()
-	for _, r := range s.Roles {
-		problem := worry(r.Name, r.Expires, now)
-		if problem == "" {
-			continue
-		}
-		cure := fmt.Sprintf("to sign it again: iechor trust delegation witness %s %s", s.Name, r.Name)
-		switch r.Name {
-		case tuf.RoleRoot:
-			cure = "to sign it again with new keys: iechor trust key rotate " + s.Name + " root"
-		case tuf.RoleSnapshot, tuf.RoleTimestamp:
-			cure = "its renewal is the work of " + s.Server + ": ask the operator"
-		}
-		d.warn("%s of %s: %s; %s", r.Name, s.Name, problem, cure)
-	}
-	for _, c := range s.RootCertificates {
-		if problem := worry(tuf.RoleRoot, c.Expires, now); problem != "" {
-			d.warn("the certificate %s of the root of %s: %s; to have a new one: iechor trust key rotate %s root", c.ID[:12], s.Name, problem, s.Name)
-		}
-	}
-	if n := s.unclear(); len(n) > 0 {
-		d.warn("%s of %s cannot be understood, so that nothing staged is published; to drop it: iechor trust reset --number %d %s", count(len(n), "staged change"), s.Name, n[0], s.Name)
+		s.RootCertificates = append(s.RootCertificates, certificateStatus{
+			ID: k.ID, KeyID: k.CanonicalID(), Made: certs[0].NotBefore, Expires: certs[0].NotAfter, Renew: renewal(s.Name),
+		})
 	}
 }
 
@@ -327,6 +282,11 @@ func (s *repositoryStatus) print(out io.Writer, now time.Time) {
 	for _, r := range s.Roles {
 		t.line(string(r.Name), versionText(r.Here), versionText(r.Server), dayText(r.Expires), printable(r.note(now)))
 	}
+	defer func() {
+		for _, line := range s.Advice {
+			fmt.Fprintf(out, "\nAdvice: %s\n", line)
+		}
+	}()
 	for _, c := range s.RootCertificates {
 		t.line("root certificate "+string(c.ID[:12]), "", "", dayText(c.Expires), worry(tuf.RoleRoot, c.Expires, now))
 	}
