@@ -217,38 +217,43 @@ func (s *Store) puk(err error) error {
 }
 
 // ChangePIN changes the PIN. The errors are a [keys.PINError], or ErrFactory.
-func (s *Store) ChangePIN(ctx context.Context, old, pin string) error {
-	if err := checkNew("the PIN", pin, FactoryPIN); err != nil {
+func (s *Store) ChangePIN(ctx context.Context, old, pin []byte) error {
+	if err := checkNew("the PIN", string(pin), FactoryPIN); err != nil {
 		return err
 	}
-	return s.do(ctx, func(c card) error { return s.changePIN(c, old, pin) })
+	return s.do(ctx, func(c card) error { return s.changePIN(c, string(old), string(pin)) })
 }
 
 // ChangePUK changes the PUK. The errors are a [PUKError], or ErrFactory.
-func (s *Store) ChangePUK(ctx context.Context, old, puk string) error {
-	if err := checkNew("the PUK", puk, FactoryPUK); err != nil {
+func (s *Store) ChangePUK(ctx context.Context, old, puk []byte) error {
+	if err := checkNew("the PUK", string(puk), FactoryPUK); err != nil {
 		return err
 	}
-	return s.do(ctx, func(c card) error { return s.puk(c.setPUK(old, puk)) })
+	return s.do(ctx, func(c card) error { return s.puk(c.setPUK(string(old), string(puk))) })
 }
 
 // Unblock sets a new PIN with the PUK. The errors are a [PUKError], or
 // ErrFactory.
-func (s *Store) Unblock(ctx context.Context, puk, pin string) error {
-	if err := checkNew("the PIN", pin, FactoryPIN); err != nil {
+func (s *Store) Unblock(ctx context.Context, puk, pin []byte) error {
+	if err := checkNew("the PIN", string(pin), FactoryPIN); err != nil {
 		return err
 	}
 	return s.do(ctx, func(c card) error {
-		if err := s.puk(c.unblock(puk, pin)); err != nil {
+		if err := s.puk(c.unblock(string(puk), string(pin))); err != nil {
 			return err
 		}
 		clear(s.pin)
 		s.pin, s.refused = nil, nil
-		if err := s.give(c, pin); err != nil {
+		if err := s.give(c, string(pin)); err != nil {
 			return err
 		}
-		s.pin = []byte(pin)
+		s.pin = bytes.Clone(pin)
 		s.last.Locked = false
 		return nil
 	})
+}
+
+// Unlock asks for the PIN, if that has not been done.
+func (s *Store) Unlock(ctx context.Context) error {
+	return s.do(ctx, func(c card) error { return s.login(ctx, c) })
 }

@@ -184,9 +184,9 @@ func TestSecrets(t *testing.T) {
 				t.Errorf("Inspect = %+v, %v", st, err)
 			}
 			put(t, s, "root")
-			wantErr(t, "ChangePIN with a wrong one", s.ChangePIN(ctx, "000000", "294857"), keys.ErrPIN)
-			wantErr(t, "and again", s.ChangePIN(ctx, "000000", "294857"), keys.ErrPIN)
-			wantErr(t, "and once more", s.ChangePIN(ctx, "000000", "294857"), keys.ErrPINLocked)
+			wantErr(t, "ChangePIN with a wrong one", s.ChangePIN(ctx, []byte("000000"), []byte("294857")), keys.ErrPIN)
+			wantErr(t, "and again", s.ChangePIN(ctx, []byte("000000"), []byte("294857")), keys.ErrPIN)
+			wantErr(t, "and once more", s.ChangePIN(ctx, []byte("000000"), []byte("294857")), keys.ErrPINLocked)
 		})
 	}
 }
@@ -204,8 +204,8 @@ func TestBlocked(t *testing.T) {
 	if token, err := s.Look(ctx); err != nil || !token.Locked {
 		t.Errorf("Look = %+v, %v, want a locked token", token, err)
 	}
-	wantErr(t, "a wrong PUK", s.Unblock(ctx, "00000000", "294857"), ErrPUK)
-	if err := s.Unblock(ctx, testPUK, "294857"); err != nil {
+	wantErr(t, "a wrong PUK", s.Unblock(ctx, []byte("00000000"), []byte("294857")), ErrPUK)
+	if err := s.Unblock(ctx, []byte(testPUK), []byte("294857")); err != nil {
 		t.Fatal(err)
 	}
 	if err := sign(s, id); err != nil {

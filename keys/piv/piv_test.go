@@ -253,21 +253,21 @@ func TestPIN(t *testing.T) {
 		t.Errorf("Look at a locked token: %v", err)
 	}
 
-	wrong := s.Unblock(context.Background(), "00000000", "294857")
+	wrong := s.Unblock(context.Background(), []byte("00000000"), []byte("294857"))
 	var puk *PUKError
 	if !errors.As(wrong, &puk) || puk.Left != 2 {
 		t.Errorf("Unblock with a wrong PUK = %v, want 2 tries left", wrong)
 	}
-	if err := s.Unblock(context.Background(), testPUK, "294857"); err != nil {
+	if err := s.Unblock(context.Background(), []byte(testPUK), []byte("294857")); err != nil {
 		t.Fatalf("Unblock: %v", err)
 	}
 	if err := sign(s, id); err != nil {
 		t.Errorf("after Unblock: %v", err)
 	}
-	if err := s.ChangePIN(context.Background(), "294857", testPIN); err != nil {
+	if err := s.ChangePIN(context.Background(), []byte("294857"), []byte(testPIN)); err != nil {
 		t.Errorf("ChangePIN: %v", err)
 	}
-	if err := s.ChangePUK(context.Background(), testPUK, "55554444"); err != nil {
+	if err := s.ChangePUK(context.Background(), []byte(testPUK), []byte("55554444")); err != nil {
 		t.Errorf("ChangePUK: %v", err)
 	}
 	if card.pin != testPIN || card.puk != "55554444" {
@@ -320,7 +320,7 @@ func TestAttackFactoryPIN(t *testing.T) {
 	} {
 		wantErr(t, fmt.Sprintf("Setup(%+v)", n), s.Setup(ctx, n), ErrFactory)
 	}
-	wantErr(t, "ChangePIN", s.ChangePIN(ctx, FactoryPIN, FactoryPIN), ErrFactory)
+	wantErr(t, "ChangePIN", s.ChangePIN(ctx, []byte(FactoryPIN), []byte(FactoryPIN)), ErrFactory)
 }
 
 func TestManagementKey(t *testing.T) {
