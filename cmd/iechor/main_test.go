@@ -16,7 +16,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"iechor": scriptMain, "iechor-slow": main, "iechor-killed": killedMain})
+	testscript.Main(m, map[string]func(){
+		"iechor": scriptMain, "iechor-slow": main, "iechor-killed": killedMain, "hold-card": holdCardMain,
+	})
 }
 
 // scriptSecrets is a store of secrets in a directory, with a file for each. An

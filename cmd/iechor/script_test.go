@@ -29,8 +29,13 @@ import (
 // commands registry and trustserver.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+	testscript.Run(t, scripts("testdata"))
+}
+
+// scripts are the stories in dir.
+func scripts(dir string) testscript.Params {
+	return testscript.Params{
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			s, err := sandbox.Start(context.Background(), sandbox.Config{})
 			if err != nil {
@@ -55,7 +60,7 @@ func TestScripts(t *testing.T) {
 			"alter": alter, "passphrases": passphrasesByVariable, "requests": requests, "engine": engine,
 			"interrupt": interrupt, "config": configure, "keep": keep, "certificate": serverCertificate,
 		},
-	})
+	}
 }
 
 // keyFiles is where key files made by others are.

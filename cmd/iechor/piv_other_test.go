@@ -1,0 +1,5 @@
+//go:build !piv || !cgo || !linux
+
+package main
+
+func holdCardMain() {}
