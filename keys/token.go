@@ -191,11 +191,18 @@ type patient struct {
 }
 
 func (p patient) Sign(ctx context.Context, message []byte) (tuf.Signature, error) {
+	defer Notice(p.notice)()
+	return p.Signer.Sign(ctx, message)
+}
+
+// Notice calls notice in half a second, unless done is called before. What
+// comes after done comes after the notice.
+func Notice(notice func()) (done func()) {
 	said := make(chan struct{})
-	timer := time.AfterFunc(slow, func() { defer close(said); p.notice() })
-	sig, err := p.Signer.Sign(ctx, message)
-	if !timer.Stop() {
-		<-said // what comes next on the terminal comes after the notice
+	timer := time.AfterFunc(slow, func() { defer close(said); notice() })
+	return func() {
+		if !timer.Stop() {
+			<-said
+		}
 	}
-	return sig, err
 }

@@ -24,12 +24,10 @@
 package piv
 
 import (
-	"cmp"
 	"context"
 	"crypto"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -117,10 +115,12 @@ type Store struct {
 }
 
 var (
-	_ keys.Token     = (*Store)(nil)
-	_ keys.Generator = (*Store)(nil)
-	_ keys.Importer  = (*Store)(nil)
-	_ keys.Remover   = (*Store)(nil)
+	_ keys.Token      = (*Store)(nil)
+	_ keys.Unlocker   = (*Store)(nil)
+	_ keys.PINChanger = (*Store)(nil)
+	_ keys.Generator  = (*Store)(nil)
+	_ keys.Importer   = (*Store)(nil)
+	_ keys.Remover    = (*Store)(nil)
 )
 
 // Open returns a token, which need not be there.
@@ -251,21 +251,8 @@ func (s *Store) List(ctx context.Context) (infos []keys.Info, err error) {
 	if s.missed(err) {
 		return nil, nil
 	}
-	sortInfos(infos)
+	keys.Sort(infos)
 	return infos, err
-}
-
-// sortInfos puts root keys first, then orders by repository, role and id.
-func sortInfos(infos []keys.Info) {
-	rank := func(i keys.Info) string {
-		if i.Role == string(tuf.RoleRoot) {
-			return ""
-		}
-		return "x"
-	}
-	slices.SortFunc(infos, func(a, b keys.Info) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.GUN, b.GUN), cmp.Compare(a.Role, b.Role), cmp.Compare(a.ID, b.ID))
-	})
 }
 
 // missed remembers err if it says that there is no token, and was none: then

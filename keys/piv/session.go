@@ -261,23 +261,13 @@ func (k *slotKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]by
 	return sig, err
 }
 
-// slow is after how much time without a signature somebody may have to touch
-// the token.
-const slow = 500 * time.Millisecond
-
 // waiting has the caller of the store told when a signature takes its time.
-// done ends that, and comes after what is told.
 func (s *Store) waiting() (done func()) {
 	if s.c.Waiting == nil {
 		return func() {}
 	}
-	token, told := *s.last, make(chan struct{})
-	timer := time.AfterFunc(slow, func() { defer close(told); s.c.Waiting(token) })
-	return func() {
-		if !timer.Stop() {
-			<-told
-		}
-	}
+	token := *s.last
+	return keys.Notice(func() { s.c.Waiting(token) })
 }
 
 // unlock sees to the management key: what changes the token needs it.

@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -20,11 +19,10 @@ import (
 // New makes a key in software, which is put onto the token when it is saved.
 // Whoever wants a copy elsewhere makes the key there and imports it.
 func (s *Store) New(ctx context.Context, a keys.Algorithm, info keys.Info) (*keys.Pending, error) {
-	k, err := kindOf(a)
-	if err != nil {
+	if _, err := kindOf(a); err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(k.curve(), rand.Reader)
+	key, err := keys.MakeKey(a)
 	if err != nil {
 		return nil, err
 	}
@@ -115,13 +113,6 @@ func kindOf(a keys.Algorithm) (kind, error) {
 	return 0, fmt.Errorf("%w: on a PIV token keys are of kind %s or %s, not %q", tuf.ErrKey, keys.P256, keys.P384, a)
 }
 
-func (k kind) curve() elliptic.Curve {
-	if k == p384 {
-		return elliptic.P384()
-	}
-	return elliptic.P256()
-}
-
 // A place is where a new key goes.
 type place struct {
 	slot   Slot
@@ -204,14 +195,7 @@ func (s *Store) GenerateOnToken(ctx context.Context, a keys.Algorithm, info keys
 	if err != nil {
 		return nil, err
 	}
-	// What info says is judged by a store that holds a key for it.
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	m := keys.NewMemory()
-	info, err = m.Import(ctx, info, key)
-	if err = errors.Join(err, m.Close()); err != nil {
+	if info, err = info.Clean(); err != nil {
 		return nil, err
 	}
 	err = s.do(ctx, func(c card) error {
