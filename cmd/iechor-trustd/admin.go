@@ -99,7 +99,7 @@ func (a *app) adminCommand(c *cobra.Command, withSigner bool, do func(ctx contex
 // openSigner opens the signer, or notes why it cannot be asked.
 func (s *admin) openSigner(ctx context.Context) (closeSigner func(), err error) {
 	if s.dir != "" {
-		service, closeSigner, err := s.openSandboxSigner(ctx, s.dir)
+		service, closeSigner, err := s.openSandboxSigner(ctx, s.dir, (*drivers.Address).OpenExisting)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -276,7 +277,9 @@ func (s *admin) verifyTrail(ctx context.Context, known string) error {
 		return fmt.Errorf("the audit trail was tampered with: %w", err)
 	}
 	problems, older := 0, 0
+	there := map[tuf.GUN]bool{}
 	err = s.each(ctx, func(r storage.Repository) error {
+		there[r.GUN] = true
 		if t.said[r.GUN] == nil && r.Deleted {
 			return nil // ended before there was a trail
 		}
@@ -295,6 +298,12 @@ func (s *admin) verifyTrail(ctx context.Context, known string) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, gun := range slices.Sorted(maps.Keys(t.said)) {
+		if !there[gun] && !t.said[gun].ended {
+			problems++
+			fmt.Fprintf(s.out, "%s: the store knows nothing of it, and the trail tells of no deletion\n", gun)
+		}
 	}
 	if older > 0 {
 		fmt.Fprintf(s.err, "iechor-trustd: %s has files from before the trail began, on %s, of which it cannot tell\n", repositories(older), date(t.started))

@@ -63,13 +63,14 @@ type ledger interface {
 // sandboxServer is the storage setting of the server in a sandbox's folder.
 func sandboxServer(dir string) string { return "sqlite:" + filepath.Join(dir, "server", "server.db") }
 
-// openSandboxSigner opens the signer in a sandbox's folder.
-func (a *app) openSandboxSigner(ctx context.Context, dir string) (_ *signer.Service, closeSigner func(), err error) {
+// openSandboxSigner opens the signer in a sandbox's folder, its database by
+// open.
+func (a *app) openSandboxSigner(ctx context.Context, dir string, open func(*drivers.Address, context.Context) (*database.DB, error)) (_ *signer.Service, closeSigner func(), err error) {
 	kek, err := keyEncryptionKeys(&signerConfig{KeyEncryptionKey: "file:" + filepath.Join(dir, "signer", "kek")}, a.env)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the signer of %s: %w", dir, err)
 	}
-	db, err := a.openExisting(ctx, "sqlite:"+filepath.Join(dir, "signer", "signer.db"), (*drivers.Address).OpenReadOnly, signer.Migrate)
+	db, err := a.openExisting(ctx, "sqlite:"+filepath.Join(dir, "signer", "signer.db"), open, signer.Migrate)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the signer of %s: %w", dir, err)
 	}
@@ -85,7 +86,7 @@ func (a *app) openSandboxSigner(ctx context.Context, dir string) (_ *signer.Serv
 
 // checkSandbox checks the store and the signer in a sandbox's folder.
 func (a *app) checkSandbox(ctx context.Context, dir string) error {
-	s, closeSigner, err := a.openSandboxSigner(ctx, dir)
+	s, closeSigner, err := a.openSandboxSigner(ctx, dir, (*drivers.Address).OpenReadOnly)
 	if err != nil {
 		return err
 	}
