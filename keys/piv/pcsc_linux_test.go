@@ -124,14 +124,14 @@ func TestToken(t *testing.T) {
 	keystest.Run(t, func(t *testing.T) keys.Store {
 		one <- struct{}{}
 		t.Cleanup(func() { <-one })
-		c, err := find(pcsc{}, "", *wipe)
+		c, err := find(context.Background(), pcsc{}, Config{Serial: *wipe})
 		if err != nil {
 			t.Fatalf("token %s: %v", *wipe, err)
 		}
 		if err := errors.Join(c.(*pcscCard).c.Reset(), c.close()); err != nil {
 			t.Fatalf("reset token %s: %v", *wipe, err)
 		}
-		s := Open(Config{Serial: *wipe, PINs: fixedPIN(testPIN), Policy: Policy{PINOnce, TouchNever}})
+		s := Open(Config{Serial: *wipe, PINs: fixedPIN(testPIN), Place: &Place{Policy: Policy{PINOnce, TouchNever}}})
 		err = s.Setup(context.Background(), Secrets{OldPIN: FactoryPIN, PIN: testPIN, OldPUK: FactoryPUK, PUK: testPUK})
 		if err != nil {
 			t.Fatalf("Setup: %v", err)
@@ -219,7 +219,7 @@ func TestAttest(t *testing.T) {
 		t.Run(v.String(), func(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
-			s, seat := openCard(t, v, Config{Policy: Policy{PINAlways, TouchCached}})
+			s, seat := openCard(t, v, Config{Place: &Place{Policy: Policy{PINAlways, TouchCached}}})
 			signer, err := s.GenerateOnToken(ctx, keys.P256, keys.Info{Role: "root"})
 			if err != nil {
 				t.Fatal(err)
@@ -288,7 +288,7 @@ func peer(t *testing.T, name, pkg string) func(args ...string) string {
 // use what they put there. Debian's are too old for AES management keys.
 func TestPeers(t *testing.T) {
 	t.Parallel()
-	s, seat := openCard(t, Version{5, 4, 3}, Config{Policy: Policy{PINOnce, TouchNever}})
+	s, seat := openCard(t, Version{5, 4, 3}, Config{Place: &Place{Policy: Policy{PINOnce, TouchNever}}})
 	tool := peer(t, "yubico-piv-tool", "yubico-piv-tool")
 	pkcs11 := peer(t, "pkcs11-tool", "opensc")
 	root := put(t, s, "root")

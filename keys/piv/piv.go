@@ -86,11 +86,20 @@ type Config struct {
 	Waiting func(t keys.TokenInfo)
 	// AllowFactory lets a token be used in its factory state.
 	AllowFactory bool
-	// Policy and Slot are for new keys. What is empty is chosen by the role.
-	Policy Policy
-	Slot   Slot
+	// Choose is asked which of several tokens is meant, if Serial is empty;
+	// nil: nobody can be.
+	Choose func(ctx context.Context, among []keys.TokenInfo) (keys.TokenInfo, error)
+	// Place is read when a key comes onto the token; nil: all as is usual.
+	Place *Place
 	// Now is for the certificates of new keys.
 	Now func() time.Time
+}
+
+// A Place is where a new key goes, and what it will ask for. What is empty is
+// chosen by the role of the key.
+type Place struct {
+	Slot   Slot
+	Policy Policy
 }
 
 // A Store is one token. It is safe for concurrent use; the token does one
@@ -127,6 +136,9 @@ var (
 func Open(c Config) *Store {
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Place == nil {
+		c.Place = new(Place)
 	}
 	return &Store{c: c, system: newSystem(), turn: make(chan struct{}, 1)}
 }

@@ -200,6 +200,13 @@ func TestChoice(t *testing.T) {
 	sys.cards["Some other reader"] = newFake("7", Version{5, 7, 1})
 	_, err := openOn(t, sys, Config{}).Look(context.Background())
 	wantErr(t, "Look without a choice", err, keys.ErrSeveralTokens)
+	for i, serial := range []string{"1000001", "1000002"} {
+		s := openOn(t, sys, Config{Choose: func(_ context.Context, among []keys.TokenInfo) (keys.TokenInfo, error) { return among[i], nil }})
+		if token, err := s.Look(context.Background()); err != nil || token.Serial != serial {
+			t.Errorf("Look at the token that was chosen = %v, %v, want %s", token, err, serial)
+		}
+		_ = s.Close()
+	}
 	s := openOn(t, sys, Config{Serial: "1000002"})
 	if token, err := s.Look(context.Background()); err != nil || token.Serial != "1000002" {
 		t.Errorf("Look = %v, %v", token, err)
@@ -396,11 +403,11 @@ func TestSlots(t *testing.T) {
 	}
 	_ = s.Close()
 
-	s = openOn(t, sys, Config{Slot: 0x82, Policy: Policy{PINAlways, TouchCached}})
+	s = openOn(t, sys, Config{Place: &Place{0x82, Policy{PINAlways, TouchCached}}})
 	_, err := s.Import(ctx, keys.Info{Role: "bob"}, newKey(t))
 	wantErr(t, "Import into a slot that is taken", err, ErrSlot)
 	_ = s.Close()
-	s = openOn(t, sys, Config{Slot: 0x95, Policy: Policy{PINAlways, TouchCached}})
+	s = openOn(t, sys, Config{Place: &Place{0x95, Policy{PINAlways, TouchCached}}})
 	bob := put(t, s, "bob").ID
 	if got := card.slots[0x95].policy; got != (Policy{PINAlways, TouchCached}) {
 		t.Errorf("policy as chosen is %v", got)

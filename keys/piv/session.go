@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/iechor/trust/keys"
@@ -20,7 +21,7 @@ func (s *Store) do(ctx context.Context, f func(c card) error) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		c, err := s.connected()
+		c, err := s.connected(ctx)
 		if err == nil {
 			err = f(c)
 		}
@@ -99,14 +100,14 @@ func (s *Store) forget() {
 
 // connected finds the token, if that has not been done. A token that was there
 // and is gone stays gone: what comes back may be another one.
-func (s *Store) connected() (card, error) {
+func (s *Store) connected(ctx context.Context) (card, error) {
 	if s.card != nil {
 		return s.card, nil
 	}
 	if s.last != nil {
 		return nil, fmt.Errorf("%w: %s", keys.ErrTokenGone, *s.last)
 	}
-	c, err := find(s.system, s.c.Reader, s.c.Serial)
+	c, err := find(ctx, s.system, s.c)
 	if err != nil {
 		return nil, err
 	}
@@ -116,18 +117,14 @@ func (s *Store) connected() (card, error) {
 }
 
 // find opens the token that is meant.
-func find(sys system, reader, serial string) (card, error) {
-	names, err := fitting(sys, reader)
+func find(ctx context.Context, sys system, conf Config) (card, error) {
+	serial := conf.Serial
+	names, err := fitting(sys, conf.Reader)
 	if err != nil {
 		return nil, err
 	}
 	var fit []card
 	var unknown error // about a token that may be the one
-	closeAll := func() {
-		for _, c := range fit {
-			_ = c.close() // nothing was done with it
-		}
-	}
 	for _, name := range names {
 		c, err := patiently(sys, name)
 		switch {
@@ -142,13 +139,22 @@ func find(sys system, reader, serial string) (card, error) {
 	}
 	switch {
 	case len(fit) > 1:
-		err := fmt.Errorf("%w: %d are in readers", keys.ErrSeveralTokens, len(fit))
-		closeAll()
-		return nil, err
+		chosen, err := choose(ctx, conf, fit)
+		for i, c := range fit {
+			if i != chosen {
+				_ = c.close() // nothing was done with it
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return fit[chosen], nil
 	case len(fit) == 1 && (serial != "" || unknown == nil):
 		return fit[0], nil
 	case unknown != nil:
-		closeAll()
+		for _, c := range fit {
+			_ = c.close() // nothing was done with it
+		}
 		return nil, unknown
 	}
 	return nil, fmt.Errorf("%w: %s", keys.ErrTokenAbsent, words("YubiKey", serial))
@@ -164,6 +170,26 @@ func patiently(sys system, reader string) (card, error) {
 		}
 		time.Sleep(wait)
 	}
+}
+
+// choose asks which of several cards is meant; on error it is none.
+func choose(ctx context.Context, conf Config, fit []card) (int, error) {
+	if conf.Choose == nil {
+		return -1, fmt.Errorf("%w: %d are in readers", keys.ErrSeveralTokens, len(fit))
+	}
+	var among []keys.TokenInfo
+	for _, c := range fit {
+		among = append(among, describe(c))
+	}
+	chosen, err := conf.Choose(ctx, among)
+	if err != nil {
+		return -1, err
+	}
+	i := slices.Index(among, chosen)
+	if i < 0 {
+		return -1, fmt.Errorf("%w: %s", keys.ErrTokenAbsent, chosen)
+	}
+	return i, nil
 }
 
 // login gives the token its PIN, asking for it once in the life of the store.

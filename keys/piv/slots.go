@@ -159,11 +159,11 @@ func (s *Store) free(c card, role string) (Slot, error) {
 	for _, e := range entries {
 		taken[e.slot] = e.taken
 	}
-	if s.c.Slot != 0 {
-		if taken[s.c.Slot] {
-			return 0, fmt.Errorf("%w: slot %s of %s", ErrSlot, s.c.Slot, *s.last)
+	if s.c.Place.Slot != 0 {
+		if taken[s.c.Place.Slot] {
+			return 0, fmt.Errorf("%w: slot %s of %s", ErrSlot, s.c.Place.Slot, *s.last)
 		}
-		return s.c.Slot, nil
+		return s.c.Place.Slot, nil
 	}
 	for _, slot := range slotsFor(role) {
 		if !taken[slot] {

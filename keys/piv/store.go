@@ -113,25 +113,19 @@ func kindOf(a keys.Algorithm) (kind, error) {
 	return 0, fmt.Errorf("%w: on a PIV token keys are of kind %s or %s, not %q", tuf.ErrKey, keys.P256, keys.P384, a)
 }
 
-// A place is where a new key goes.
-type place struct {
-	slot   Slot
-	policy Policy
-}
-
 // ready sees to everything that a new key needs: a slot, a policy that the
 // token has, and the secrets that open it.
-func (s *Store) ready(ctx context.Context, c card, info keys.Info) (place, error) {
-	policy, err := s.c.Policy.usual(info.Role, c.about().firmware)
+func (s *Store) ready(ctx context.Context, c card, info keys.Info) (Place, error) {
+	policy, err := s.c.Place.Policy.usual(info.Role, c.about().firmware)
 	if err != nil {
-		return place{}, err
+		return Place{}, err
 	}
 	slot, err := s.free(c, info.Role)
 	if err != nil {
-		return place{}, err
+		return Place{}, err
 	}
 	_, err = s.unlock(ctx, c)
-	return place{slot, policy}, err
+	return Place{slot, policy}, err
 }
 
 // add puts key onto the token unless it is there.
@@ -150,7 +144,7 @@ func (s *Store) add(ctx context.Context, c card, info keys.Info, key crypto.Sign
 	if err != nil {
 		return err
 	}
-	return s.write(c, p.slot, cert, func(manage []byte) error { return c.load(manage, p.slot, key, p.policy) })
+	return s.write(c, p.Slot, cert, func(manage []byte) error { return c.load(manage, p.Slot, key, p.Policy) })
 }
 
 // Import puts a key onto the token: ECDSA on P-256 or P-384, and RSA as far as
@@ -216,9 +210,9 @@ func (s *Store) GenerateOnToken(ctx context.Context, a keys.Algorithm, info keys
 	return signer, err
 }
 
-func (s *Store) makeKey(c card, k kind, p place, info keys.Info) (entry, error) {
+func (s *Store) makeKey(c card, k kind, p Place, info keys.Info) (entry, error) {
 	s.found = nil
-	pub, err := c.generate(s.manage, p.slot, k, p.policy)
+	pub, err := c.generate(s.manage, p.Slot, k, p.Policy)
 	if err != nil {
 		return entry{}, err
 	}
@@ -227,13 +221,13 @@ func (s *Store) makeKey(c card, k kind, p place, info keys.Info) (entry, error) 
 		return entry{}, err
 	}
 	info.ID, info.Type = key.CanonicalID(), key.Type
-	e := entry{slot: p.slot, taken: true, public: pub, content: content{pub, p.policy, true}, info: info}
+	e := entry{slot: p.Slot, taken: true, public: pub, content: content{pub, p.Policy, true}, info: info}
 	cert, err := s.certify(info, &slotKey{s, c, e})
 	if err == nil {
-		err = c.setCertificate(s.manage, p.slot, cert)
+		err = c.setCertificate(s.manage, p.Slot, cert)
 	}
 	if err != nil {
-		return entry{}, s.about(info, errors.Join(err, s.erase(c, p.slot)))
+		return entry{}, s.about(info, errors.Join(err, s.erase(c, p.Slot)))
 	}
 	return e, nil
 }
