@@ -188,14 +188,15 @@ func (p Policy) usual(role string, v Version) (Policy, error) {
 	case p.Touch == "":
 		p.Touch = TouchNever
 	case p.Touch != TouchNever && !canTouch:
-		return p, fmt.Errorf("%w: firmware %s cannot be touched", errPolicy, v)
+		return p, fmt.Errorf("%w: firmware %s cannot be touched", ErrPolicy, v)
 	case p.Touch == TouchCached && !v.atLeast(4, 3):
-		return p, fmt.Errorf("%w: firmware %s does not remember a touch", errPolicy, v)
+		return p, fmt.Errorf("%w: firmware %s does not remember a touch", ErrPolicy, v)
 	}
 	return p, nil
 }
 
-var errPolicy = errors.New("the token does not have that policy")
+// ErrPolicy says that a token is too old for a policy.
+var ErrPolicy = errors.New("the token does not have that policy")
 
 // words joins what people read.
 func words(parts ...string) string {

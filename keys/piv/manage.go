@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/iechor/trust/keys"
 )
@@ -22,26 +23,18 @@ func factoryKey() []byte { return bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 3
 // tokens, and of AES-192.
 const managementKeyBytes = 24
 
-// A lengthError says that a PIN or PUK is not one, whatever it is.
-type lengthError struct{ what string }
+// ErrLength refuses what cannot be a PIN or PUK: tokens take no others, or
+// other programs cannot give them.
+var ErrLength = errors.New("has 6 to 8 characters, letters and digits of ASCII")
 
-func (e *lengthError) Error() string { return e.what + " has 6 to 8 characters" }
-
-// CheckPIN says whether text can be a PIN or PUK: PINs of other lengths are
-// refused by the token, or by other programs.
-func CheckPIN(what, text string) error {
-	if len(text) < 6 || len(text) > 8 {
-		return &lengthError{what}
-	}
-	for _, b := range []byte(text) {
-		if b < ' ' || b > '~' {
-			return &lengthError{what}
-		}
+// checkLength says whether text can be a PIN or PUK.
+func checkLength(what, text string) error {
+	foreign := func(r rune) bool { return r < ' ' || r > '~' }
+	if len(text) < 6 || len(text) > 8 || strings.ContainsFunc(text, foreign) {
+		return fmt.Errorf("%s %w", what, ErrLength)
 	}
 	return nil
 }
-
-func checkPIN(pin string) error { return CheckPIN("a PIN", pin) }
 
 // A State says how far a token is from its factory state, as far as that can
 // be found out without burning tries.
@@ -94,7 +87,7 @@ type Secrets struct {
 // wrong ([PUKError]), or the PIN ([keys.PINError]). Secrets that everybody
 // knows are refused.
 func (s *Store) Setup(ctx context.Context, n Secrets) error {
-	for _, check := range []error{checkNew("the PIN", n.PIN, FactoryPIN), checkNew("the PUK", n.PUK, FactoryPUK)} {
+	for _, check := range []error{CheckNew("the PIN", n.PIN), CheckNew("the PUK", n.PUK)} {
 		if check != nil {
 			return check
 		}
@@ -137,11 +130,13 @@ func (s *Store) Setup(ctx context.Context, n Secrets) error {
 	})
 }
 
-func checkNew(what, text, factory string) error {
-	if err := CheckPIN(what, text); err != nil {
+// CheckNew says whether text can be the new PIN or PUK, which what names. The
+// error matches ErrLength or ErrFactory.
+func CheckNew(what, text string) error {
+	if err := checkLength(what, text); err != nil {
 		return err
 	}
-	if text == factory {
+	if text == FactoryPIN || text == FactoryPUK {
 		return fmt.Errorf("%w: choose another for %s", ErrFactory, what)
 	}
 	return nil
@@ -218,7 +213,7 @@ func (s *Store) puk(err error) error {
 
 // ChangePIN changes the PIN. The errors are a [keys.PINError], or ErrFactory.
 func (s *Store) ChangePIN(ctx context.Context, old, pin []byte) error {
-	if err := checkNew("the PIN", string(pin), FactoryPIN); err != nil {
+	if err := CheckNew("the PIN", string(pin)); err != nil {
 		return err
 	}
 	return s.do(ctx, func(c card) error { return s.changePIN(c, string(old), string(pin)) })
@@ -226,7 +221,7 @@ func (s *Store) ChangePIN(ctx context.Context, old, pin []byte) error {
 
 // ChangePUK changes the PUK. The errors are a [PUKError], or ErrFactory.
 func (s *Store) ChangePUK(ctx context.Context, old, puk []byte) error {
-	if err := checkNew("the PUK", string(puk), FactoryPUK); err != nil {
+	if err := CheckNew("the PUK", string(puk)); err != nil {
 		return err
 	}
 	return s.do(ctx, func(c card) error { return s.puk(c.setPUK(string(old), string(puk))) })
@@ -235,7 +230,7 @@ func (s *Store) ChangePUK(ctx context.Context, old, puk []byte) error {
 // Unblock sets a new PIN with the PUK. The errors are a [PUKError], or
 // ErrFactory.
 func (s *Store) Unblock(ctx context.Context, puk, pin []byte) error {
-	if err := checkNew("the PIN", string(pin), FactoryPIN); err != nil {
+	if err := CheckNew("the PIN", string(pin)); err != nil {
 		return err
 	}
 	return s.do(ctx, func(c card) error {

@@ -48,8 +48,8 @@ func (pcsc) connect(reader string) (card, error) {
 // open means that the card is of no use any more. A test with a real service
 // has each of those that can be had.
 var service = map[string]error{
-	"the Smart card resource manager is not running":                                                  keys.ErrDriver,
-	"the Smart card resource manager has shut down":                                                   keys.ErrDriver,
+	"the Smart card resource manager is not running":                                                  ErrService,
+	"the Smart card resource manager has shut down":                                                   ErrService,
 	"the smart card cannot be accessed because of other connections outstanding":                      keys.ErrTokenBusy,
 	"the Smart Card Resource Manager is too busy to complete this operation":                          keys.ErrTokenBusy,
 	"the operation requires a Smart Card, but no Smart Card is currently in the device":               keys.ErrTokenAbsent,

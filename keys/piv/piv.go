@@ -52,6 +52,13 @@ var (
 	// ErrSlot says that a slot cannot take a key, because it holds one.
 	ErrSlot = errors.New("the slot holds a key")
 
+	// ErrService says that the system's smart card service does not run. It
+	// matches keys.ErrDriver.
+	ErrService = fmt.Errorf("%w: the system's smart card service does not run", keys.ErrDriver)
+	// ErrBuild says that this build has no PIV support. It matches
+	// keys.ErrNoSupport.
+	ErrBuild = fmt.Errorf("%w: this build has no PIV support", keys.ErrNoSupport)
+
 	errDenied = errors.New("the token wants the PIN, or a touch")
 	errNotPIV = errors.New("not a card with a PIV applet that we can use")
 )

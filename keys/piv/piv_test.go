@@ -583,8 +583,6 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"12345", "123456789", "12345\x00", "12345ä"} {
-		if CheckPIN("a PIN", bad) == nil {
-			t.Errorf("CheckPIN(%q) = nil", bad)
-		}
+		wantErr(t, fmt.Sprintf("CheckNew(%q)", bad), CheckNew("the PIN", bad), ErrLength)
 	}
 }

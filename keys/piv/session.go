@@ -242,16 +242,16 @@ func (s *Store) askPIN(ctx context.Context, c card) ([]byte, error) {
 			clear(pin)
 			return nil, err
 		}
-		if err = checkPIN(string(pin)); err == nil {
+		if err = checkLength("a PIN", string(pin)); err == nil {
 			err = c.login(string(pin))
 		}
 		if err == nil {
 			return pin, nil
 		}
 		clear(pin)
-		wrong, short := (*wrongError)(nil), (*lengthError)(nil)
+		wrong := (*wrongError)(nil)
 		switch {
-		case errors.As(err, &short):
+		case errors.Is(err, ErrLength):
 			wrong = &wrongError{left} // the token was not bothered with it
 		case !errors.As(err, &wrong):
 			return nil, err
