@@ -37,7 +37,7 @@ type Manifest struct {
 	// restores the keys elsewhere need not believe the first root that a
 	// server shows.
 	Repositories []Repository `json:"repositories"`
-	// Pins is what the machine's configuration had as trust-pinning.
+	// Pins is what the machine's configuration said about roots.
 	Pins json.RawMessage `json:"pins,omitempty"`
 }
 

@@ -53,3 +53,49 @@ func TestAccept(t *testing.T) {
 		t.Errorf("Met was called %d times, want once", len(met))
 	}
 }
+
+// A machine that begins with the root of a backup refuses a first root that a
+// server shows it; what it has already stays.
+func TestBegin(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	publisher(t, s, "old")
+	first := newClient(t, s)
+	first.update(t)
+	past, err := first.Local()
+	if err != nil {
+		t.Fatal(err)
+	}
+	honest, deceived := newClient(t, s), newClient(t, s)
+	for _, c := range []*client{honest, deceived} {
+		if began, err := c.Begin(past.Root()); !began || err != nil {
+			t.Fatalf("Begin = %t, %v", began, err)
+		}
+		if began, err := c.Begin(past.Root()); began || err != nil {
+			t.Errorf("Begin again = %t, %v, want nothing done", began, err)
+		}
+	}
+	if _, err := Lookup(honest.update(t), "old"); err != nil {
+		t.Error(err)
+	}
+	bad := past.Root()
+	bad.Raw = []byte("{}")
+	if began, err := newClient(t, s).Begin(bad); began || err == nil {
+		t.Errorf("Begin with no root = %t, %v", began, err)
+	}
+	s.set(func() { delete(s.repos, app); delete(s.keys, app) })
+	_, err = deceived.Update(t.Context())
+	wantErr(t, "Update where everything was deleted", err, ErrGone)
+	publisher(t, s, "new")
+	_, err = deceived.Update(t.Context())
+	wantErr(t, "Update with another root than that of the backup", err, tuf.ErrRoot)
+
+	// who gives the old root up does not get it back from the backup
+	if err := deceived.GiveUp(nil); err != nil {
+		t.Fatal(err)
+	}
+	if began, err := deceived.Begin(past.Root()); began || err != nil {
+		t.Errorf("Begin with a root that was given up = %t, %v", began, err)
+	}
+	deceived.update(t)
+}

@@ -35,6 +35,7 @@ type app struct {
 	lookOnly  bool   // nothing on this machine is changed, and nobody is asked
 
 	testOnlyIterations int // of the key derivation; 0: as it should be
+	testOnlyBackupCost int // of a backup's passphrase; 0: as it should be
 }
 
 // execute runs the command line.
@@ -62,6 +63,7 @@ Variables:
   IECHOR_CONTENT_TRUST_OFFLINE                refuse: never use cached trust data
   IECHOR_CONTENT_TRUST_ROOT_PASSPHRASE        passphrase of root keys
   IECHOR_CONTENT_TRUST_REPOSITORY_PASSPHRASE  passphrase of all other keys
+  IECHOR_CONTENT_TRUST_BACKUP_PASSPHRASE      passphrase of backups
   IECHOR_CONFIG                               directory of configuration and keys
   IECHOR_HOST                                 address of the engine
 

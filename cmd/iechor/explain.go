@@ -95,6 +95,7 @@ var rules = []func(error, subject) (answer, bool){
 	explainStated,
 	explainInterruption,
 	explainPassphrase,
+	explainBackup,
 	explainTokens,
 	explainKeyWork,
 	explainKeys,
@@ -222,7 +223,7 @@ func explainPassphrase(err error, c subject) (answer, bool) {
 	key, variable := "the key", ""
 	switch {
 	case errors.As(err, &asked):
-		key, variable = keyWords(asked.key), asked.variable
+		key, variable = asked.what, asked.variable
 	case errors.As(err, &store):
 		key = keyWords(store.Key)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/backup"
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/terminal"
@@ -107,9 +108,9 @@ func spokenErrors() []spoken {
 		{"tuf.ErrKey", stored(tuf.ErrKey)},
 
 		{"keys.ErrPassphrase", stored(keys.ErrPassphrase)},
-		{"keys.ErrPassphrase (variable)", stored(&passphraseError{someKey("targets"), repositoryPassphraseVariable, keys.ErrPassphrase})},
+		{"keys.ErrPassphrase (variable)", stored(&passphraseError{keyWords(someKey("targets")), repositoryPassphraseVariable, keys.ErrPassphrase})},
 		{"keys.ErrCancelled", stored(keys.ErrCancelled)},
-		{"keys.ErrNoPassphrase", stored(&passphraseError{someKey("root"), rootPassphraseVariable, keys.ErrNoPassphrase})},
+		{"keys.ErrNoPassphrase", stored(&passphraseError{keyWords(someKey("root")), rootPassphraseVariable, keys.ErrNoPassphrase})},
 		{"keys.ErrBroken", stored(fmt.Errorf("%w: the PEM block is empty", keys.ErrBroken))},
 		{"keys.ErrShared", stored(&keys.SharedFile{Path: "/home/alice/.iechor/trust/private/57954f0.key"})},
 		{"keys.ErrExists", stored(&keys.ExistsError{ID: signed, Role: "root"})},
@@ -199,7 +200,7 @@ func spokenErrors() []spoken {
 		{"errNotDeleted", errNotDeleted},
 		{"tuf.ErrNoKey (none that could)", &tuf.MissingKeys{Role: tuf.RoleReleases, Need: 1}},
 		{"errNoRootChosen", errNoRootChosen},
-		{"errTooManyAnswers", &passphraseError{someKey("root"), "", errTooManyAnswers}},
+		{"errTooManyAnswers", &passphraseError{keyWords(someKey("root")), "", errTooManyAnswers}},
 		{"configError", &configError{path: "/home/alice/.iechor/config.json", line: 3, column: 5, reason: "unknown key"}},
 		{"passphraseFileError", stored(&passphraseFileError{repositoryPassphraseVariable + fileSuffix, "/run/secrets/repository", fs.ErrNotExist})},
 		{"passphraseFileError (shared)", stored(&passphraseFileError{repositoryPassphraseVariable + fileSuffix, "/run/secrets/repository", keys.ErrSharedSecret})},
@@ -224,7 +225,21 @@ func spokenErrors() []spoken {
 		{"keyFileError (broken)", doing("error importing key from x.pem", fmt.Errorf("%w: it ends too early", keys.ErrBroken))},
 		{"keyFileError (exists)", doing("error importing key from x.pem", &keys.ExistsError{ID: signed, Role: "alice"})},
 		{"keyFileError (not there)", doing("refusing to load key from x.pem", &fs.PathError{Op: "stat", Path: "x.pem", Err: fs.ErrNotExist})},
-		{"keyFileError (passphrase)", doing("error importing key from x.pem", &passphraseError{someKey(""), "", keys.ErrPassphrase})},
+		{"keyFileError (passphrase)", doing("error importing key from x.pem", &passphraseError{keyWords(someKey("")), "", keys.ErrPassphrase})},
+		{"backup.ErrForeign", &backupError{"keys.age", backup.ErrForeign}},
+		{"backup.ErrDamaged", &backupError{"keys.age", fmt.Errorf("%w: it is cut off or was altered", backup.ErrDamaged)}},
+		{"backup.ErrLater", &backupError{"keys.age", fmt.Errorf("%w: its format is number 2", backup.ErrLater)}},
+		{"backup.ErrLocked", &backupError{"keys.age", backup.ErrLocked}},
+		{"backup.ErrRecipient", fmt.Errorf("%w: a text", backup.ErrRecipient)},
+		{"backup.ErrIdentity", &identityError{"identity.txt", backup.ErrIdentity}},
+		{"backup.ErrIdentity (shared)", &identityError{"identity.txt", keys.ErrSharedSecret}},
+		{"backup.ErrNoShare", &backupError{"root.1-of-5.txt", fmt.Errorf("%w: it has 4 of the 5 lines", backup.ErrNoShare)}},
+		{"backup.ErrNoShare (mistyped)", &backupError{"root.1-of-5.txt", &backup.LineError{Line: 3}}},
+		{"backup.ErrTooFew", fmt.Errorf("%w: 2 of the 3 that it takes are here", backup.ErrTooFew)},
+		{"backup.ErrWrong", backup.ErrWrong},
+		{"backup.ErrWrong (named)", &backupError{"root.1-of-5.txt", &backup.ShareError{Index: 1, Reason: "it is not the share that it says it is; the others open the key without it"}}},
+		{"backup.ErrThreshold", backup.ErrThreshold},
+		{"backupError (no file)", &backupError{"keys.age", &fs.PathError{Op: "open", Path: "keys.age", Err: fs.ErrNotExist}}},
 		{"usageError", &usageError{"that makes no sense", []string{"do it otherwise"}}},
 		{"something else", errors.New("the unexpected\nin two lines\x1b[31m")},
 	}
@@ -299,7 +314,7 @@ func TestExplainIsComplete(t *testing.T) {
 		name, _, _ := strings.Cut(s.name, " ")
 		known = append(known, name)
 	}
-	for _, pkg := range []string{"tuf", "keys", "trust", "registry", "terminal"} {
+	for _, pkg := range []string{"tuf", "keys", "trust", "registry", "terminal", "backup"} {
 		names := sentinels(t, filepath.Join("..", "..", pkg))
 		if len(names) == 0 {
 			t.Errorf("no sentinels found in package %s", pkg)

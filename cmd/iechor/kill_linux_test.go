@@ -314,7 +314,7 @@ func (w *killWorld) app(input string) (a *app, stdout, stderr *bytes.Buffer) {
 	return &app{
 		in: strings.NewReader(input), out: stdout, err: stderr,
 		getenv: func(name string) string { return env[name] }, home: w.home, now: time.Now,
-		secrets: scriptSecrets(""), testOnlyIterations: 2048,
+		secrets: scriptSecrets(""), testOnlyIterations: 2048, testOnlyBackupCost: 4,
 	}, stdout, stderr
 }
 

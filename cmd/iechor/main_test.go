@@ -65,7 +65,7 @@ func scriptMain() {
 		home:               os.Getenv("HOME"),
 		now:                func() time.Time { return time.Now().Add(later) },
 		secrets:            scriptSecrets(os.Getenv("SECRETS")),
-		testOnlyIterations: 2048,
+		testOnlyIterations: 2048, testOnlyBackupCost: 4,
 	}, os.Args[1:])
 	if file := os.Getenv("STATUS"); file != "" {
 		if err := os.WriteFile(file, []byte(strconv.Itoa(status)), 0o600); err != nil {

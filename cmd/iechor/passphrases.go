@@ -76,7 +76,7 @@ func (p *passphrases) Passphrase(ctx context.Context, key keys.Info, attempt int
 	case again && was.err != nil:
 		return nil, was.err
 	case again, attempt > 1 && was.variable != "":
-		return nil, &passphraseError{key, was.variable, keys.ErrPassphrase}
+		return nil, &passphraseError{keyWords(key), was.variable, keys.ErrPassphrase}
 	}
 	answer, from, err := p.answer(ctx, key, attempt, was)
 	if p.tried == nil {
@@ -105,7 +105,7 @@ func (p *passphrases) answer(ctx context.Context, key keys.Info, attempt int, wa
 			return nil, origin{}, err
 		}
 	}
-	answer, err := p.ask(ctx, key, "Enter passphrase for "+keyWords(key))
+	answer, err := p.ask(ctx, "Enter passphrase for ", keyWords(key), passphraseVariable(key))
 	return answer, origin{}, err
 }
 
@@ -119,7 +119,7 @@ type origin struct {
 // known returns the passphrase that need not be asked for; nil if there is
 // none.
 func (p *passphrases) known(ctx context.Context, key keys.Info) ([]byte, origin, error) {
-	answer, variable, err := p.variable(key)
+	answer, variable, err := p.variable(variablesFor(key))
 	if err != nil || answer != nil {
 		return answer, origin{variable: variable}, err
 	}
@@ -135,11 +135,10 @@ func (p *passphrases) known(ctx context.Context, key keys.Info) ([]byte, origin,
 	return nil, origin{}, nil
 }
 
-// variable returns the passphrase in the first of the key's variables that is
-// set: one for the key goes before that of its role, and the value before the
-// file.
-func (p *passphrases) variable(key keys.Info) ([]byte, string, error) {
-	for _, name := range variablesFor(key) {
+// variable returns the passphrase in the first of the variables that is set: a
+// value goes before a file.
+func (p *passphrases) variable(names []string) ([]byte, string, error) {
+	for _, name := range names {
 		if v := p.getenv(name); v != "" {
 			return []byte(v), name, nil
 		}
@@ -155,8 +154,8 @@ func (p *passphrases) variable(key keys.Info) ([]byte, string, error) {
 	return nil, "", nil
 }
 
-// variablesFor lists the variables for a key. Of those that name the key the
-// longest wins: it says most exactly which key is meant.
+// variablesFor lists the variables for a key, and at last that for its role. Of
+// those that name the key the longest wins: it says most exactly which key is meant.
 func variablesFor(key keys.Info) []string {
 	var names []string
 	for n := len(key.ID); n >= shortestID; n-- {
@@ -192,26 +191,47 @@ func (p *passphrases) NewPassphrase(ctx context.Context, key keys.Info) ([]byte,
 }
 
 func (p *passphrases) newPassphrase(ctx context.Context, key keys.Info) ([]byte, error) {
+	n := newPassphrase{words: keyWords(key), variable: passphraseVariable(key)}
 	if !p.askNew {
-		answer, name, err := p.variable(key)
-		if err != nil {
-			return nil, err
-		}
-		if answer != nil {
-			if utf8.RuneCount(answer) < minPassphrase {
-				p.warn("the passphrase in %s has fewer than %d characters", name, minPassphrase)
-			}
-			return answer, nil
-		}
+		n.variables = variablesFor(key)
 	}
 	if key.Role == "root" && !p.noticed {
-		p.noticed = true
-		if err := p.terminal.Notice(rootNotice); err != nil {
+		n.notice = func() error {
+			p.noticed = true
+			return p.terminal.Notice(rootNotice)
+		}
+	}
+	return p.choose(ctx, n)
+}
+
+// A newPassphrase is one to be set.
+type newPassphrase struct {
+	words     string       // of what it will protect
+	variables []string     // that are looked at
+	variable  string       // that it could come from, for messages
+	notice    func() error // before the question, or nil
+}
+
+// choose returns a passphrase to set: that of the first variable that is set,
+// else what the user gives twice.
+func (p *passphrases) choose(ctx context.Context, n newPassphrase) ([]byte, error) {
+	answer, name, err := p.variable(n.variables)
+	if err != nil {
+		return nil, err
+	}
+	if answer != nil {
+		if utf8.RuneCount(answer) < minPassphrase {
+			p.warn("the passphrase in %s has fewer than %d characters", name, minPassphrase)
+		}
+		return answer, nil
+	}
+	if n.notice != nil {
+		if err := n.notice(); err != nil {
 			return nil, err
 		}
 	}
 	for range maxNewAnswers {
-		first, err := p.ask(ctx, key, "Enter passphrase for new "+keyWords(key))
+		first, err := p.ask(ctx, "Enter passphrase for new ", n.words, n.variable)
 		if err != nil {
 			return nil, err
 		}
@@ -222,7 +242,7 @@ func (p *passphrases) newPassphrase(ctx context.Context, key keys.Info) ([]byte,
 			}
 			continue
 		}
-		second, err := p.ask(ctx, key, "Repeat passphrase for new "+keyWords(key))
+		second, err := p.ask(ctx, "Repeat passphrase for new ", n.words, n.variable)
 		if err != nil {
 			clear(first)
 			return nil, err
@@ -237,16 +257,17 @@ func (p *passphrases) newPassphrase(ctx context.Context, key keys.Info) ([]byte,
 			return nil, err
 		}
 	}
-	return nil, &passphraseError{key, "", errTooManyAnswers}
+	return nil, &passphraseError{n.words, "", errTooManyAnswers}
 }
 
-func (p *passphrases) ask(ctx context.Context, key keys.Info, prompt string) ([]byte, error) {
-	answer, err := p.terminal.Secret(ctx, prompt+": ")
+// ask asks on the terminal. variable is where the answer could have come from.
+func (p *passphrases) ask(ctx context.Context, prompt, words, variable string) ([]byte, error) {
+	answer, err := p.terminal.Secret(ctx, prompt+words+": ")
 	switch {
 	case errors.Is(err, terminal.ErrInterrupted):
 		return nil, fmt.Errorf("%w: %w", keys.ErrCancelled, err)
 	case errors.Is(err, terminal.ErrNoTerminal):
-		return nil, &passphraseError{key, passphraseVariable(key), keys.ErrNoPassphrase}
+		return nil, &passphraseError{words, variable, keys.ErrNoPassphrase}
 	}
 	return answer, err
 }
@@ -280,13 +301,13 @@ func keyWords(key keys.Info) string {
 	return s
 }
 
-// A passphraseError says for which key there is no right passphrase, and which
+// A passphraseError says for what there is no right passphrase, and which
 // variable it could come from, or came from.
 type passphraseError struct {
-	key      keys.Info
+	what     string
 	variable string
 	err      error // keys.ErrPassphrase, keys.ErrNoPassphrase or errTooManyAnswers
 }
 
-func (e *passphraseError) Error() string { return fmt.Sprintf("%s: %v", keyWords(e.key), e.err) }
+func (e *passphraseError) Error() string { return e.what + ": " + e.err.Error() }
 func (e *passphraseError) Unwrap() error { return e.err }

@@ -20,6 +20,7 @@ func newTrustCmd(a *app) *cobra.Command {
 		newTrustStatusCmd(a), newTrustPublishCmd(a), newTrustResetCmd(a), newTrustDeleteCmd(a),
 		newTrustSignCmd(a), newTrustRevokeCmd(a),
 		newTrustSignerCmd(a), newTrustKeyCmd(a), newTrustDoctorCmd(a), newTrustRenewCmd(a), newTrustAcceptRootCmd(a),
+		newTrustBackupCmd(a),
 	)
 }
 

@@ -76,7 +76,7 @@ func (a *app) exportKeys(ctx context.Context, o exportOptions) (err error) {
 		return err
 	}
 	if o.file != "" {
-		if ok, err := d.overwrites(ctx, o); err != nil || !ok {
+		if ok, err := d.overwrites(ctx, o.file, o.yes); err != nil || !ok {
 			return err
 		}
 	}
@@ -157,17 +157,17 @@ func (d *desk) exportKey(ctx context.Context, k keys.Located, public bool) ([]by
 }
 
 // overwrites asks before a file is replaced.
-func (d *desk) overwrites(ctx context.Context, o exportOptions) (bool, error) {
-	st, err := os.Lstat(o.file)
+func (d *desk) overwrites(ctx context.Context, file string, yes bool) (bool, error) {
+	st, err := os.Lstat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil
 	case err != nil:
 		return false, err
 	case !st.Mode().IsRegular():
-		return false, cannot(printable(o.file)+" is there, and is not a file", "name another file")
+		return false, cannot(printable(file)+" is there, and is not a file", "name another file")
 	}
-	return d.sure(ctx, printable(o.file)+" is there already. Do you want to replace it?", o.yes)
+	return d.sure(ctx, printable(file)+" is there already. Do you want to replace it?", yes)
 }
 
 // writePrivately puts raw at path, whole or not at all, for the owner only.

@@ -182,7 +182,7 @@ func (d *desk) unlock(ctx context.Context, b *keys.Block, claimed keys.Info) (ke
 			return nil, nil, err
 		}
 		if attempt == openAttempts {
-			return nil, nil, &passphraseError{claimed, "", err}
+			return nil, nil, &passphraseError{keyWords(claimed), "", err}
 		}
 	}
 }

@@ -137,7 +137,7 @@ func (a *app) status(ctx context.Context, o statusOptions) (err error) {
 	case len(list) == 1:
 		list[0].print(d.out, d.now())
 	}
-	if err != nil {
+	if err = errors.Join(err, d.remindOfBackup(ctx)); err != nil {
 		return err
 	}
 	return told(exit)
