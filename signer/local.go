@@ -70,23 +70,6 @@ func ParseKEK(text string) ([]byte, error) {
 // ReadKEK reads a key-encryption key from a file that only its owner can read
 // (attacks.md G4); the format is that of [ParseKEK].
 func ReadKEK(path string) ([]byte, error) {
-	raw, err := readSecret(path, 0o077)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(raw)
-	key, err := ParseKEK(string(raw))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return key, nil
-}
-
-// maxSecret bounds a file with a secret, in bytes.
-const maxSecret = 4096
-
-// readSecret reads a file that nobody may use by the given bits of its mode.
-func readSecret(path string, others os.FileMode) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -99,8 +82,17 @@ func readSecret(path string, others os.FileMode) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&others != 0 {
+	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
 		return nil, fmt.Errorf("%s can be read or changed by others than its owner (mode %04o): chmod 600 it", path, mode)
 	}
-	return io.ReadAll(io.LimitReader(f, maxSecret))
+	raw, err := io.ReadAll(io.LimitReader(f, 1024))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	key, err := ParseKEK(string(raw))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
 }
