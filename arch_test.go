@@ -16,7 +16,7 @@ const module = "github.com/iechor/trust"
 var floors = [][]string{
 	{"tuf", "certs", "terminal", "database", "keys/piv/pivtest"},
 	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest"},
-	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest"},
+	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest", "signer/signertest"},
 	{"sandbox", "database/drivers"},
 	{"cmd/iechor", "cmd/iechor-trustd", "bench", "database/databasetest"},
 }

@@ -44,7 +44,7 @@ type AuditEntry struct {
 	Payload  string          `json:"payload,omitempty"` // hexadecimal SHA-256 of what was signed or refused
 	Expires  *time.Time      `json:"expires,omitempty"`
 	Detail   string          `json:"detail,omitempty"` // for people
-	Through  *AuditMark      `json:"through,omitempty"`
+	Through  *AuditAnchor    `json:"through,omitempty"`
 }
 
 // auditLog is shared by all signers of a database.

@@ -93,7 +93,7 @@ func TestAudit(t *testing.T) {
 	if got := events(w.trail(t, AuditQuery{From: 8})); !cmp.Equal(got, want[8:]) {
 		t.Errorf("after entry 8: %v", got)
 	}
-	if raw, err := json.Marshal(all[4]); err != nil || !strings.HasPrefix(string(raw), `{"mark":"5:`) || !strings.Contains(string(raw), `"event":"signed"`) {
+	if raw, err := json.Marshal(all[4]); err != nil || !strings.HasPrefix(string(raw), `{"anchor":"5:`) || !strings.Contains(string(raw), `"event":"signed"`) {
 		t.Errorf("JSON of a record = %s, %v", raw, err)
 	}
 }
@@ -129,7 +129,7 @@ func TestAuditSince(t *testing.T) {
 }
 
 // attacks.md T5: whatever the operator of the signer does to the audit log is
-// found: in the log itself, or with a mark or export that was taken before.
+// found: in the log itself, or with an anchor or export that was taken before.
 func TestAttackAuditEdited(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -142,7 +142,7 @@ func TestAttackAuditEdited(t *testing.T) {
 	}
 	s.publish(t, "three")
 	db := w.table.db
-	report, err := VerifyAudit(t.Context(), db, noted, AuditMark{})
+	report, err := VerifyAudit(t.Context(), db, noted, AuditAnchor{})
 	if err != nil || report.Last.ID != 8 || report.First.ID != 0 || !report.To.Equal(w.clock()) {
 		t.Fatalf("an honest log: %+v, %v", report, err)
 	}
@@ -195,8 +195,8 @@ func TestAttackAuditEdited(t *testing.T) {
 		entries = append(entries, r.entry)
 	}
 	for name, tt := range map[string]struct {
-		edit func()
-		mark bool // found only with a mark
+		edit   func()
+		anchor bool // found only with an anchor
 	}{
 		"an entry changed":      {edit: func() { exec("UPDATE signer_audit SET entry = replace(entry, 'snapshot', 'timestamp') WHERE id = 5") }},
 		"an entry taken out":    {edit: func() { exec("DELETE FROM signer_audit WHERE id = 5") }},
@@ -205,18 +205,18 @@ func TestAttackAuditEdited(t *testing.T) {
 			exec("DELETE FROM signer_audit WHERE id < 4")
 			exec("UPDATE signer_audit_end SET cut = 3, cut_hash = ?", fmt.Sprintf("%x", rows[2].hash))
 		}},
-		"the end cut off":                             {mark: true, edit: func() { exec("DELETE FROM signer_audit WHERE id > 4") }},
-		"all of it taken away":                        {mark: true, edit: func() { exec("DELETE FROM signer_audit") }},
-		"written anew without an entry":               {mark: true, edit: func() { rewrite(append(entries[:3:3], entries[4:]...)...) }},
-		"written anew with as many, in another order": {mark: true, edit: func() { rewrite(append([][]byte{entries[1], entries[0]}, entries[2:]...)...) }},
+		"the end cut off":                             {anchor: true, edit: func() { exec("DELETE FROM signer_audit WHERE id > 4") }},
+		"all of it taken away":                        {anchor: true, edit: func() { exec("DELETE FROM signer_audit") }},
+		"written anew without an entry":               {anchor: true, edit: func() { rewrite(append(entries[:3:3], entries[4:]...)...) }},
+		"written anew with as many, in another order": {anchor: true, edit: func() { rewrite(append([][]byte{entries[1], entries[0]}, entries[2:]...)...) }},
 		"not JSON": {edit: func() { exec("UPDATE signer_audit SET entry = 'x' WHERE id = 8") }},
 	} {
 		tt.edit()
-		if _, err := VerifyAudit(t.Context(), db); errors.Is(err, ErrAudit) == tt.mark {
+		if _, err := VerifyAudit(t.Context(), db); errors.Is(err, ErrAudit) == tt.anchor {
 			t.Errorf("%s: VerifyAudit = %v", name, err)
 		}
 		if _, err := VerifyAudit(t.Context(), db, noted); !errors.Is(err, ErrAudit) {
-			t.Errorf("%s: VerifyAudit with a mark = %v, want ErrAudit", name, err)
+			t.Errorf("%s: VerifyAudit with an anchor = %v, want ErrAudit", name, err)
 		}
 		exec("DELETE FROM signer_audit")
 		exec("UPDATE signer_audit_end SET cut = 0, cut_hash = ''")
@@ -230,8 +230,8 @@ func TestAttackAuditEdited(t *testing.T) {
 	}
 
 	// The same for the file.
-	verify := func(text string, marks ...AuditMark) error {
-		_, err := VerifyExports([]io.Reader{strings.NewReader(text)}, marks...)
+	verify := func(text string, anchors ...AuditAnchor) error {
+		_, err := VerifyExports([]io.Reader{strings.NewReader(text)}, anchors...)
 		return err
 	}
 	if err := verify(exported.String(), noted); err != nil {
@@ -266,7 +266,7 @@ func TestAuditRetention(t *testing.T) {
 	s.publish(t, "one")
 	var first, second bytes.Buffer
 	db := w.table.db
-	export := func(after *AuditMark, to *bytes.Buffer) {
+	export := func(after *AuditAnchor, to *bytes.Buffer) {
 		t.Helper()
 		to.Reset()
 		if err := ExportAudit(t.Context(), db, after, to); err != nil {
@@ -296,18 +296,18 @@ func TestAuditRetention(t *testing.T) {
 	if err != nil || report.First != early || report.Cuts != 1 {
 		t.Errorf("VerifyAudit after retention = %+v, %v", report, err)
 	}
-	if _, err := VerifyAudit(t.Context(), db, AuditMark{ID: 2}); err == nil || errors.Is(err, ErrAudit) || !strings.Contains(err.Error(), "an export of that time") {
-		t.Errorf("VerifyAudit with a mark of what is gone = %v", err)
+	if _, err := VerifyAudit(t.Context(), db, AuditAnchor{ID: 2}); err == nil || errors.Is(err, ErrAudit) || !strings.Contains(err.Error(), "an export of that time") {
+		t.Errorf("VerifyAudit with an anchor of what is gone = %v", err)
 	}
 	export(&early, &second)
-	verify := func(marks []AuditMark, texts ...string) (AuditReport, error) {
+	verify := func(anchors []AuditAnchor, texts ...string) (AuditReport, error) {
 		var in []io.Reader
 		for _, text := range texts {
 			in = append(in, strings.NewReader(text))
 		}
-		return VerifyExports(in, marks...)
+		return VerifyExports(in, anchors...)
 	}
-	report, err = verify([]AuditMark{{ID: 0}, early, late}, first.String(), second.String())
+	report, err = verify([]AuditAnchor{{ID: 0}, early, late}, first.String(), second.String())
 	if err != nil || report.Last.ID != 9 || report.First.ID != 0 {
 		t.Errorf("both exports = %+v, %v", report, err)
 	}
@@ -325,10 +325,10 @@ func TestAuditRetention(t *testing.T) {
 	if _, err := verify(nil, third.String()); !errors.Is(err, ErrAudit) {
 		t.Errorf("an export from the middle, alone = %v, want ErrAudit", err)
 	}
-	if _, err := verify([]AuditMark{late}, third.String()); err != nil {
-		t.Errorf("an export from the middle, with the mark before it: %v", err)
+	if _, err := verify([]AuditAnchor{late}, third.String()); err != nil {
+		t.Errorf("an export from the middle, with the anchor before it: %v", err)
 	}
-	if err := ExportAudit(t.Context(), db, &AuditMark{ID: 1}, io.Discard); err == nil {
+	if err := ExportAudit(t.Context(), db, &AuditAnchor{ID: 1}, io.Discard); err == nil {
 		t.Error("ExportAudit from what is gone should be refused")
 	}
 }
@@ -434,15 +434,15 @@ func TestAttackRefusalsFillTheLog(t *testing.T) {
 	}
 }
 
-func TestParseAuditMark(t *testing.T) {
+func TestParseAuditAnchor(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "1", "1:", ":" + strings.Repeat("0", 64), "-1:" + strings.Repeat("0", 64), "1:" + strings.Repeat("0", 63), "1:" + strings.Repeat("0", 66)} {
-		if m, err := ParseAuditMark(text); err == nil {
-			t.Errorf("ParseAuditMark(%q) = %v, want an error", text, m)
+		if m, err := ParseAuditAnchor(text); err == nil {
+			t.Errorf("ParseAuditAnchor(%q) = %v, want an error", text, m)
 		}
 	}
 	text := "17:" + strings.Repeat("ab", 32)
-	if m, err := ParseAuditMark(" " + text + "\n"); err != nil || m.String() != text {
-		t.Errorf("ParseAuditMark(%q) = %v, %v", text, m, err)
+	if m, err := ParseAuditAnchor(" " + text + "\n"); err != nil || m.String() != text {
+		t.Errorf("ParseAuditAnchor(%q) = %v, %v", text, m, err)
 	}
 }

@@ -24,46 +24,46 @@ import (
 // changed, taken out, put in, or cut off.
 var ErrAudit = errors.New("the audit log does not hold")
 
-// An AuditMark is a place in the audit log: the number of an entry, and its
+// An AuditAnchor is a place in the audit log: the number of an entry, and its
 // hash, which covers it and everything before it. Kept where the signer's
-// operator cannot reach it, a mark shows whether the log was changed since.
-type AuditMark struct {
+// operator cannot reach it, an anchor shows whether the log was changed since.
+type AuditAnchor struct {
 	ID   int64
 	Hash [32]byte
 }
 
-// String writes the mark as [ParseAuditMark] reads it: "1234:" and 64
+// String writes the anchor as [ParseAuditAnchor] reads it: "1234:" and 64
 // hexadecimal digits.
-func (m AuditMark) String() string { return fmt.Sprintf("%d:%x", m.ID, m.Hash) }
+func (m AuditAnchor) String() string { return fmt.Sprintf("%d:%x", m.ID, m.Hash) }
 
-// ParseAuditMark reads a mark.
-func ParseAuditMark(text string) (m AuditMark, err error) {
+// ParseAuditAnchor reads an anchor.
+func ParseAuditAnchor(text string) (m AuditAnchor, err error) {
 	number, digits, _ := strings.Cut(strings.TrimSpace(text), ":")
 	m.ID, err = strconv.ParseInt(number, 10, 64)
 	hash, herr := hex.DecodeString(digits)
 	if err != nil || herr != nil || m.ID < 0 || len(hash) != 32 {
-		return AuditMark{}, fmt.Errorf("%q is not a mark of an audit log: a number, a colon and 64 hexadecimal digits", text)
+		return AuditAnchor{}, fmt.Errorf("%q is not an anchor of an audit log: a number, a colon and 64 hexadecimal digits", text)
 	}
 	m.Hash = [32]byte(hash)
 	return m, nil
 }
 
 // MarshalText implements [encoding.TextMarshaler].
-func (m AuditMark) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+func (m AuditAnchor) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
-func (m *AuditMark) UnmarshalText(text []byte) (err error) {
-	*m, err = ParseAuditMark(string(text))
+func (m *AuditAnchor) UnmarshalText(text []byte) (err error) {
+	*m, err = ParseAuditAnchor(string(text))
 	return err
 }
 
-func (m AuditMark) link() database.Link { return database.Link{ID: m.ID, Hash: m.Hash} }
+func (m AuditAnchor) link() database.Link { return database.Link{ID: m.ID, Hash: m.Hash} }
 
-func markOf(l database.Link) AuditMark { return AuditMark{l.ID, l.Hash} }
+func anchorOf(l database.Link) AuditAnchor { return AuditAnchor{l.ID, l.Hash} }
 
 // An AuditRecord is an entry in its place.
 type AuditRecord struct {
-	Mark AuditMark `json:"mark"`
+	Anchor AuditAnchor `json:"anchor"`
 	AuditEntry
 }
 
@@ -104,7 +104,7 @@ func ReadAudit(ctx context.Context, db *database.DB, q AuditQuery) iter.Seq2[Aud
 			q.From = max(q.From, from)
 		}
 		for l, err := range auditLinks(ctx, db, q) {
-			r := AuditRecord{Mark: markOf(l)}
+			r := AuditRecord{Anchor: anchorOf(l)}
 			if err == nil {
 				r.AuditEntry, err = readEntry(l)
 			}
@@ -185,8 +185,8 @@ func auditBefore(ctx context.Context, db *database.DB, t time.Time) (id int64, e
 
 // An AuditReport says what was verified.
 type AuditReport struct {
-	First AuditMark // what stands before the first entry: zero, unless retention removed something
-	Last  AuditMark
+	First AuditAnchor // what stands before the first entry: zero, unless retention removed something
+	Last  AuditAnchor
 	From  time.Time // of the first entry
 	To    time.Time // of the last entry
 	Cuts  int       // how many times retention removed entries, as far as the log tells
@@ -196,30 +196,29 @@ type AuditReport struct {
 type auditor struct {
 	AuditReport
 	started bool
-	claimed map[int64]AuditMark // what cuts say that they removed
-	marks   []AuditMark
-	met     int // how many of marks were met
+	claimed map[int64]AuditAnchor // what cuts say that they removed
+	anchors []AuditAnchor
 }
 
-func newAuditor(after AuditMark, marks []AuditMark) (*auditor, error) {
-	a := &auditor{claimed: map[int64]AuditMark{}, marks: marks}
+func newAuditor(after AuditAnchor, anchors []AuditAnchor) (*auditor, error) {
+	a := &auditor{claimed: map[int64]AuditAnchor{}, anchors: anchors}
 	a.First, a.Last = after, after
-	for _, m := range marks {
+	for _, m := range anchors {
 		if m.ID < after.ID {
-			return nil, fmt.Errorf("the mark of entry %d is older than what retention has left, which begins with entry %d: compare it with an export of that time", m.ID, after.ID+1)
+			return nil, fmt.Errorf("the anchor of entry %d is older than what retention has left, which begins with entry %d: compare it with an export of that time", m.ID, after.ID+1)
 		}
 	}
 	return a, a.meet()
 }
 
-// meet compares the last entry with the marks.
+// meet compares the last entry with the anchors.
 func (a *auditor) meet() error {
-	for _, m := range a.marks {
+	for _, m := range a.anchors {
 		if m.ID != a.Last.ID {
 			continue
 		}
-		if a.met++; m.Hash != a.Last.Hash {
-			return fmt.Errorf("%w: entry %d is another one than when its mark was taken, or something before it is", ErrAudit, m.ID)
+		if m.Hash != a.Last.Hash {
+			return fmt.Errorf("%w: entry %d is another one than when its anchor was taken, or something before it is", ErrAudit, m.ID)
 		}
 	}
 	return nil
@@ -233,7 +232,7 @@ func (a *auditor) add(l database.Link) error {
 	if err != nil {
 		return err
 	}
-	a.Last = markOf(l)
+	a.Last = anchorOf(l)
 	a.From, a.To = cmp.Or(a.From, e.Time), e.Time
 	if e.Event == AuditCut && e.Through != nil {
 		a.Cuts++
@@ -244,11 +243,11 @@ func (a *auditor) add(l database.Link) error {
 
 // done demands that what is missing at the beginning was removed by retention,
 // which says so in the log, or stands in what was verified before; and that
-// the log goes at least as far as each mark.
+// the log goes at least as far as each anchor.
 func (a *auditor) done(begun bool) (AuditReport, error) {
-	for _, m := range a.marks {
+	for _, m := range a.anchors {
 		if m.ID > a.Last.ID {
-			return a.AuditReport, fmt.Errorf("%w: it ends with entry %d, and when the mark was taken it went up to entry %d: its end was cut off", ErrAudit, a.Last.ID, m.ID)
+			return a.AuditReport, fmt.Errorf("%w: it ends with entry %d, and when the anchor was taken it went up to entry %d: its end was cut off", ErrAudit, a.Last.ID, m.ID)
 		}
 	}
 	if a.First.ID > 0 && !begun && a.claimed[a.First.ID] != a.First {
@@ -258,13 +257,13 @@ func (a *auditor) done(begun bool) (AuditReport, error) {
 }
 
 // VerifyAudit verifies the whole audit log of a signer's database, and that it
-// goes on from each mark. The error matches [ErrAudit] when it does not hold.
-func VerifyAudit(ctx context.Context, db *database.DB, marks ...AuditMark) (AuditReport, error) {
+// goes on from each anchor. The error matches [ErrAudit] when it does not hold.
+func VerifyAudit(ctx context.Context, db *database.DB, anchors ...AuditAnchor) (AuditReport, error) {
 	cut, err := auditCut(ctx, db)
 	if err != nil {
 		return AuditReport{}, err
 	}
-	a, err := newAuditor(cut, marks)
+	a, err := newAuditor(cut, anchors)
 	if err != nil {
 		return AuditReport{}, err
 	}
@@ -280,7 +279,7 @@ func VerifyAudit(ctx context.Context, db *database.DB, marks ...AuditMark) (Audi
 }
 
 // auditCut returns the last entry that retention has removed.
-func auditCut(ctx context.Context, db *database.DB) (m AuditMark, err error) {
+func auditCut(ctx context.Context, db *database.DB) (m AuditAnchor, err error) {
 	err = db.View(ctx, func(x *database.Tx) error {
 		m, err = cutOf(ctx, x)
 		return err
@@ -288,21 +287,21 @@ func auditCut(ctx context.Context, db *database.DB) (m AuditMark, err error) {
 	return m, err
 }
 
-func cutOf(ctx context.Context, x *database.Tx) (m AuditMark, err error) {
+func cutOf(ctx context.Context, x *database.Tx) (m AuditAnchor, err error) {
 	var digits string
 	if err := x.QueryRow(ctx, "SELECT cut, cut_hash FROM signer_audit_end WHERE id = 1").Scan(&m.ID, &digits); err != nil {
 		return m, fmt.Errorf("read where the audit log begins: %w", err)
 	}
 	if m.ID == 0 {
-		return AuditMark{}, nil
+		return AuditAnchor{}, nil
 	}
-	return ParseAuditMark(fmt.Sprintf("%d:%s", m.ID, digits))
+	return ParseAuditAnchor(fmt.Sprintf("%d:%s", m.ID, digits))
 }
 
 // exportHead is the first line of an export.
 type exportHead struct {
-	Audit string    `json:"audit"`
-	After AuditMark `json:"after"` // what stands before the first entry
+	Audit string      `json:"audit"`
+	After AuditAnchor `json:"after"` // what stands before the first entry
 }
 
 const exportFormat = "iechor signer audit 1"
@@ -310,9 +309,9 @@ const exportFormat = "iechor signer audit 1"
 // maxLine bounds a line of an export, in bytes.
 const maxLine = 64 << 10
 
-// ExportAudit writes the whole audit log, or what follows the mark after, as
+// ExportAudit writes the whole audit log, or what follows the anchor after, as
 // lines that [VerifyExports] verifies without the database.
-func ExportAudit(ctx context.Context, db *database.DB, after *AuditMark, w io.Writer) error {
+func ExportAudit(ctx context.Context, db *database.DB, after *AuditAnchor, w io.Writer) error {
 	cut, err := auditCut(ctx, db)
 	if err != nil {
 		return err
@@ -345,7 +344,7 @@ func ExportAudit(ctx context.Context, db *database.DB, after *AuditMark, w io.Wr
 
 // VerifyExports verifies exports of one log, of which each goes on where the
 // one before ends. The error matches [ErrAudit] when they do not hold.
-func VerifyExports(exports []io.Reader, marks ...AuditMark) (AuditReport, error) {
+func VerifyExports(exports []io.Reader, anchors ...AuditAnchor) (AuditReport, error) {
 	var a *auditor
 	for n, r := range exports {
 		lines := bufio.NewScanner(r)
@@ -355,7 +354,7 @@ func VerifyExports(exports []io.Reader, marks ...AuditMark) (AuditReport, error)
 		case err != nil:
 			return AuditReport{}, fmt.Errorf("export %d: %w", n+1, err)
 		case a == nil:
-			if a, err = newAuditor(head.After, marks); err != nil {
+			if a, err = newAuditor(head.After, anchors); err != nil {
 				return AuditReport{}, err
 			}
 		case head.After != a.Last:
@@ -377,8 +376,8 @@ func VerifyExports(exports []io.Reader, marks ...AuditMark) (AuditReport, error)
 	if a == nil {
 		return AuditReport{}, errors.New("no export was given")
 	}
-	begun := false // a mark says what stands before the first entry
-	for _, m := range marks {
+	begun := false // an anchor says what stands before the first entry
+	for _, m := range anchors {
 		begun = begun || m == a.First
 	}
 	return a.done(begun)
@@ -435,7 +434,7 @@ func (t *Table) cutSome(ctx context.Context, before, now time.Time) (n int, err 
 		if n == 0 {
 			return nil
 		}
-		last := markOf(old[n-1])
+		last := anchorOf(old[n-1])
 		raw, err := json.Marshal(AuditEntry{Time: now.UTC().Truncate(time.Millisecond), Event: AuditCut, Detail: fmt.Sprintf("%d entries", n), Through: &last})
 		if err != nil {
 			return err
@@ -451,12 +450,12 @@ func (t *Table) cutSome(ctx context.Context, before, now time.Time) (n int, err 
 	return n, err
 }
 
-// AuditEnd returns the last entry's mark, for a log file that is kept elsewhere.
-func (t *Table) AuditEnd(ctx context.Context) (m AuditMark, err error) {
+// AuditEnd returns the last entry's anchor, for a log file that is kept elsewhere.
+func (t *Table) AuditEnd(ctx context.Context) (m AuditAnchor, err error) {
 	err = t.db.View(ctx, func(x *database.Tx) error {
 		last, err := auditLog.Read(ctx, x, database.ChainQuery{Limit: 1, Backwards: true})
 		if err == nil && len(last) > 0 {
-			m = markOf(last[0])
+			m = anchorOf(last[0])
 		}
 		return err
 	})

@@ -66,10 +66,11 @@ func sandboxServer(dir string) string { return "sqlite:" + filepath.Join(dir, "s
 // openSandboxSigner opens the signer in a sandbox's folder, its database by
 // open.
 func (a *app) openSandboxSigner(ctx context.Context, dir string, open func(*drivers.Address, context.Context) (*database.DB, error)) (_ *signer.Service, closeSigner func(), err error) {
-	kek, err := keyEncryptionKeys(&signerConfig{KeyEncryptionKey: "file:" + filepath.Join(dir, "signer", "kek")}, a.env)
+	kek, closeKEK, err := keyEncryptionKeys(ctx, &signerConfig{KeyEncryptionKey: "file:" + filepath.Join(dir, "signer", "kek")}, a.env)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the signer of %s: %w", dir, err)
 	}
+	closeKEK() // a key in a file needs nothing
 	db, err := a.openExisting(ctx, "sqlite:"+filepath.Join(dir, "signer", "signer.db"), open, signer.Migrate)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the signer of %s: %w", dir, err)

@@ -12,6 +12,7 @@ import (
 type floorOptions struct {
 	config, gun string
 	lower       int64 // -1: only show
+	forget      bool
 }
 
 func newFloorCmd(a *app) *cobra.Command {
@@ -29,6 +30,10 @@ what happened, and not an attack, --lower-to the version of the timestamp that
 the store now has (0: it has none) lets publishing go on. What was signed is not
 signed a second time all the same.
 
+--forget ends what is remembered of a repository that was deleted by a server
+which may not do that itself: the next one of that name begins anew, under new
+keys. The identity needs the right forget for it.
+
 --config takes the server's configuration file, of which only the signer's
 address is used. The certificate is that of an identity with the right operate,
 which a server does not have.`,
@@ -36,6 +41,7 @@ which a server does not have.`,
 	c.Flags().StringVar(&o.config, "config", "", "configuration file of the server, YAML")
 	c.Flags().StringVar(&o.gun, "gun", "", "the repository")
 	c.Flags().Int64Var(&o.lower, "lower-to", -1, "version of the timestamp to build on from now on")
+	c.Flags().BoolVar(&o.forget, "forget", false, "end what is remembered of a deleted repository")
 	addFlags(c.Flags(), config, "signer")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		gun := tuf.GUN(o.gun)
@@ -45,15 +51,18 @@ which a server does not have.`,
 		if c.Flags().Changed("lower-to") && o.lower < 0 {
 			return usage("--lower-to must be the version of a timestamp, or 0 for none; it is %d", o.lower)
 		}
+		if o.forget && o.lower >= 0 {
+			return usage("either --lower-to or --forget")
+		}
 		if err := load(config, o.config, a.env, c.Flags()); err != nil {
 			return err
 		}
-		return a.floor(c.Context(), config, gun, o.lower)
+		return a.floor(c.Context(), config, gun, o)
 	}
 	return c
 }
 
-func (a *app) floor(ctx context.Context, c *serverConfig, gun tuf.GUN, lower int64) error {
+func (a *app) floor(ctx context.Context, c *serverConfig, gun tuf.GUN, o floorOptions) error {
 	log, err := newLog(a.err, "warn")
 	if err != nil {
 		return err
@@ -63,10 +72,17 @@ func (a *app) floor(ctx context.Context, c *serverConfig, gun tuf.GUN, lower int
 		return err
 	}
 	defer client.Close()
-	if lower >= 0 {
-		if err := client.LowerFloor(ctx, gun, lower); err != nil {
-			return err
+	switch {
+	case o.lower >= 0:
+		err = client.LowerFloor(ctx, gun, o.lower)
+	case o.forget:
+		if err = client.Forget(ctx, gun); err == nil {
+			_, err = fmt.Fprintf(a.out, "forgotten: the next %s begins anew\n", gun)
 		}
+		return err
+	}
+	if err != nil {
+		return err
 	}
 	floors, err := client.Floors(ctx, gun)
 	if err != nil {

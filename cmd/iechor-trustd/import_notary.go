@@ -193,10 +193,11 @@ func (m *move) open(ctx context.Context, o importNotaryOptions) error {
 		m.store, m.closers = store, append(m.closers, c)
 	}
 	if o.signerDB != "" {
-		kek, err := keyEncryptionKeys(signerTo, m.a.env)
+		kek, closeKEK, err := keyEncryptionKeys(ctx, signerTo, m.a.env)
 		if err != nil {
 			return err
 		}
+		m.closers = append(m.closers, closeKEK)
 		table, c, err := m.a.openTable(ctx, signerTo.Storage, kek)
 		if err != nil {
 			return err

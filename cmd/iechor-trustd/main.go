@@ -85,16 +85,11 @@ Trust server and signer of iEchor content trust: signed image tags beside a regi
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, c := range []*cobra.Command{
-		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newMigrateCmd(a), newFloorCmd(a), newAdminCmd(a),
+		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newMigrateCmd(a), newFloorCmd(a), newAuditCmd(a), newAdminCmd(a),
 		newImportCmd(a), newAccessCmd(a), newVersionCmd(a),
 	} {
 		if c.Args == nil {
-			c.Args = func(_ *cobra.Command, args []string) error {
-				if len(args) > 0 {
-					return usage("unexpected argument %q", args[0])
-				}
-				return nil
-			}
+			c.Args = noArguments
 		}
 		root.AddCommand(c)
 	}
@@ -106,6 +101,13 @@ Trust server and signer of iEchor content trust: signed image tags beside a regi
 	}
 	root.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	return root
+}
+
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage("unexpected argument %q", args[0])
+	}
+	return nil
 }
 
 func newVersionCmd(a *app) *cobra.Command {

@@ -87,6 +87,15 @@ func TestSignerRefusesToStart(t *testing.T) {
 		{[]string{"--client-ca="}, "client-ca is not set: without it nobody could show who they are"},
 		{[]string{"--client-ca", s.file("none")}, "none: no such file or directory"},
 		{[]string{"--key-encryption-key="}, `key-encryption-key: a key-encryption key is named by "file:PATH" or "env:NAME"`},
+		{[]string{"--key-encryption-key", "vault:iechor"}, `"vault:iechor" is not a transit key: "vault:transit/iechor" is`},
+		{[]string{"--key-encryption-key", "vault:transit/iechor"}, "vault.address and vault.token must both be set"},
+		{[]string{"--key-encryption-key", "vault:transit/iechor", "--vault-address", "http://vault.example", "--vault-token", "env:PATH"}, "must begin with https"},
+		{[]string{"--key-encryption-key", "vault:transit/iechor", "--vault-address", "https://vault.example", "--vault-token", "s.12345"}, `vault.token is named by "file:PATH" or "env:NAME"`},
+		{[]string{"--key-encryption-key", "vault:transit/iechor", "--vault-address", "https://vault.example", "--vault-token", "file:" + s.file("readable")}, "token file "},
+		{[]string{"--key-encryption-key", "vault:transit/iechor", "--vault-address", "https://vault.example", "--vault-token", "env:NONE"}, "variable NONE is empty: it should hold the token of Vault"},
+		{[]string{"--key-encryption-key", "pkcs11:token=x;object=y?pin-source=file:/x"}, "the PKCS#11 URI lacks module-path"},
+		{[]string{"--key-encryption-key", "pkcs11:token=x?module-path=/x.so&pin-source=file:/x"}, "the PKCS#11 URI lacks object, the label of the key"},
+		{[]string{"--key-encryption-key", "pkcs11:token=x;object=y?module-path=/x.so"}, "the PKCS#11 URI lacks pin-source"},
 		{[]string{"--key-encryption-key", "env:NONE"}, "key-encryption-key: variable NONE is empty"},
 		{[]string{"--key-encryption-key", "file:" + s.file("readable")}, "chmod 600 it"},
 		{[]string{"--key-encryption-key", "file:" + s.file("server.yaml")}, "a key-encryption key is 32 bytes"},
@@ -194,7 +203,12 @@ func TestKeyEncryptionKeyRotation(t *testing.T) {
 	refused("a signer with a wrong key", "key-encryption key does not fit the key table")
 	s.configureSigner(t, "\nkey-encryption-key: file:DIR/signer/new\nold-key-encryption-keys: [file:DIR/signer/kek]")
 	goesOn("with-old")
-	s.signer.logs(`"keys wrapped under the current key-encryption key","keys":3`)
+	for _, want := range []string{"3 keys moved", "0 keys moved"} {
+		status, out, errs := runProcess(t, nil, "signer", "rewrap", "--config", s.file("signer.yaml"))
+		if status != 0 || !strings.HasPrefix(out, want+"; all are under ") || !strings.Contains(out, "\nnot needed any more: ") {
+			t.Errorf("signer rewrap = %d %q %q, want %s", status, out, errs, want)
+		}
+	}
 	s.signer.stop()
 
 	s.configureSigner(t, "")

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
@@ -28,8 +28,17 @@ type signerConfig struct {
 	ClientCA string           `yaml:"client-ca" usage:"file with the CA certificates that vouch for callers"`
 	Storage  string           `yaml:"storage" usage:"where keys and ledger are kept: sqlite:FILE, postgres://… or mysql://…"`
 
-	KeyEncryptionKey     string   `yaml:"key-encryption-key" usage:"file:PATH or env:NAME of 32 bytes, hex or base64"`
-	OldKeyEncryptionKeys []string `yaml:"old-key-encryption-keys" usage:"earlier ones, until all keys are wrapped anew"`
+	KeyEncryptionKey     string   `yaml:"key-encryption-key" usage:"file:PATH or env:NAME of 32 bytes, hex or base64; vault:MOUNT/KEY; or a pkcs11: URI"`
+	OldKeyEncryptionKeys []string `yaml:"old-key-encryption-keys" usage:"others: former ones until all keys are wrapped anew, and coming ones"`
+	KeyLife              duration `yaml:"key-life" usage:"how long a data key that Vault or a token unwrapped stays in memory"`
+
+	Vault struct {
+		Address   string   `yaml:"address" usage:"of Vault or OpenBao: https://HOST:PORT"`
+		CA        string   `yaml:"ca" usage:"file with the CA certificates of Vault, PEM"`
+		Namespace string   `yaml:"namespace" usage:"namespace of the transit engine"`
+		Token     string   `yaml:"token" usage:"file:PATH or env:NAME of the token"`
+		Timeout   duration `yaml:"timeout" usage:"time limit of one call of Vault"`
+	} `yaml:"vault"`
 
 	// Identities lists who may call, and what: sign, create, forget, operate.
 	Identities map[string][]string `yaml:"identities"`
@@ -38,13 +47,22 @@ type signerConfig struct {
 		Snapshot   duration `yaml:"snapshot" usage:"how far ahead a snapshot may expire"`
 		Timestamp  duration `yaml:"timestamp" usage:"how far ahead a timestamp may expire"`
 		KeysPerDay int64    `yaml:"keys-per-day" usage:"keys made a day for one role of one repository"`
+
+		Signatures           int64 `yaml:"signatures" usage:"signatures a second for one caller"`
+		RepositorySignatures int64 `yaml:"repository-signatures" usage:"signatures a second for one repository"`
+		Keys                 int64 `yaml:"keys" usage:"questions for a key a second by one caller"`
+		RepositoryKeys       int64 `yaml:"repository-keys" usage:"questions for a key a second for one repository"`
 	} `yaml:"limit"`
+	AuditRetention duration `yaml:"audit-retention" usage:"how long entries of the audit log are kept; 0s: for ever"`
+
 	LogLevel string `yaml:"log-level" usage:"debug, info, warn or error"`
 }
 
 func defaultSignerConfig() *signerConfig {
 	c := &signerConfig{Listen: "127.0.0.1:7899", LogLevel: "info"}
+	c.KeyLife, c.Vault.Timeout = duration(time.Hour), duration(10*time.Second)
 	c.Limit.Snapshot, c.Limit.Timestamp, c.Limit.KeysPerDay = duration(400*24*time.Hour), duration(14*24*time.Hour), 100
+	c.Limit.Signatures, c.Limit.RepositorySignatures, c.Limit.Keys, c.Limit.RepositoryKeys = 2000, 200, 100, 10
 	return c
 }
 
@@ -62,9 +80,10 @@ may call stands in the file, under identities. Every other setting is also a
 flag and a variable: tls.key, --tls-key, IECHOR_TRUSTD_TLS_KEY. Flags stand over
 variables, variables over the file.
 
-When the key-encryption key is changed, name the earlier ones under
-old-key-encryption-keys: at the start all keys are wrapped anew.`,
+Several signers may share one database. To change the key-encryption key while
+they run, see "iechor-trustd signer rewrap --help".`,
 	}
+	c.AddCommand(newRewrapCmd(a))
 	c.Flags().StringVar(&file, "config", "", "configuration file, YAML")
 	addFlags(c.Flags(), config)
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -95,26 +114,30 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool) error {
 	if err != nil {
 		return err
 	}
-	kek, err := keyEncryptionKeys(c, a.env)
+	kek, closeKEK, err := keyEncryptionKeys(ctx, c, a.env)
 	if err != nil {
 		return err
 	}
+	defer closeKEK()
 	table, closeTable, err := a.openTable(ctx, c.Storage, kek)
 	if err != nil {
 		return err
 	}
 	defer closeTable()
-	if len(c.OldKeyEncryptionKeys) > 0 {
-		n, err := table.Rewrap(ctx, signer.RewrapOptions{}, a.now)
-		if err != nil {
-			return fmt.Errorf("wrap the keys anew: %w", err)
-		}
-		log.Info("keys wrapped under the current key-encryption key", "keys", n)
+	name, _ := os.Hostname() // for people; "" if there is none
+	up := &upkeep{table: table, id: rand.Text(), host: name + " " + c.Listen, retention: time.Duration(c.AuditRetention), now: a.now, log: log}
+	if err := up.present(ctx); err != nil {
+		return err
 	}
+	defer up.absent(ctx)
 	s, err := signer.New(signer.Config{
 		Table: table, Identities: identities, Now: a.now, Log: log,
 		Limits: signer.Limits{
 			Snapshot: time.Duration(c.Limit.Snapshot), Timestamp: time.Duration(c.Limit.Timestamp), KeysPerDay: int(c.Limit.KeysPerDay),
+		},
+		Rates: signer.Rates{
+			Signatures: int(c.Limit.Signatures), RepositorySignatures: int(c.Limit.RepositorySignatures),
+			Keys: int(c.Limit.Keys), RepositoryKeys: int(c.Limit.RepositoryKeys),
 		},
 	})
 	if err != nil {
@@ -127,7 +150,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool) error {
 	log.Info("signer started", "listen", l.Addr().String(), "memory_locked", locked, "version", version())
 	background, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { prune(background, table, a.now, log) })
+	running.Go(func() { up.run(background) })
 	err = s.Serve(ctx, l, t)
 	stop()
 	running.Wait()
@@ -189,22 +212,6 @@ func listenSigner(where string) (net.Listener, error) {
 	return l, nil
 }
 
-// prune keeps the ledger from growing without end, until ctx ends.
-func prune(ctx context.Context, table *signer.Table, now func() time.Time, log *slog.Logger) {
-	for ctx.Err() == nil {
-		// A day late, so that the clocks of several signers may differ.
-		if err := table.Prune(ctx, now().Add(-day)); err != nil && ctx.Err() == nil {
-			log.Error("prune", "err", err)
-		}
-		wait := time.NewTimer(45*time.Minute + rand.N(30*time.Minute)) // not in step with other signers
-		select {
-		case <-ctx.Done():
-		case <-wait.C:
-		}
-		wait.Stop()
-	}
-}
-
 // rights reads what each identity may do.
 func rights(config map[string][]string) (map[string]signer.Rights, error) {
 	if len(config) == 0 {
@@ -228,51 +235,4 @@ func rights(config map[string][]string) (map[string]signer.Rights, error) {
 		out[name] = r
 	}
 	return out, nil
-}
-
-// secret reads a "file:PATH" or "env:NAME" setting that holds a
-// key-encryption key.
-func secret(setting string, env func(string) string) ([]byte, error) {
-	if path, ok := strings.CutPrefix(setting, "file:"); ok {
-		return signer.ReadKEK(path)
-	}
-	name, ok := strings.CutPrefix(setting, "env:")
-	if !ok {
-		return nil, errors.New(`a key-encryption key is named by "file:PATH" or "env:NAME"; "openssl rand -hex 32" makes one`)
-	}
-	text := env(name)
-	if text == "" {
-		return nil, fmt.Errorf("variable %s is empty: it should hold the key-encryption key", name)
-	}
-	key, err := signer.ParseKEK(text)
-	if err != nil {
-		return nil, fmt.Errorf("variable %s: %w", name, err)
-	}
-	return key, nil
-}
-
-func keyEncryptionKeys(c *signerConfig, env func(string) string) (*signer.KEK, error) {
-	current, err := keyEncryptionKey(c.KeyEncryptionKey, env)
-	if err != nil {
-		return nil, fmt.Errorf("key-encryption-key: %w", err)
-	}
-	k := signer.KEKConfig{Current: current}
-	for _, s := range c.OldKeyEncryptionKeys {
-		other, err := keyEncryptionKey(s, env)
-		if err != nil {
-			return nil, fmt.Errorf("old-key-encryption-keys: %w", err)
-		}
-		k.Others = append(k.Others, other)
-	}
-	return signer.NewKEK(k)
-}
-
-// keyEncryptionKey opens the key that a setting names.
-func keyEncryptionKey(setting string, env func(string) string) (signer.KeyEncryption, error) {
-	key, err := secret(setting, env)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key) // G5
-	return signer.NewLocal(key)
 }
