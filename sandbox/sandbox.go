@@ -6,9 +6,9 @@
 // afterwards; with one, keys, trust data and images are there again at the next
 // start.
 //
-// Nobody has to log in, and the key that protects the signer's keys lies beside
-// them: do not expose it to others. It refuses to listen on an address that
-// others can reach.
+// Nobody has to log in, unless [Config.Auth] says so, and the key that protects
+// the signer's keys lies beside them: do not expose it to others. It refuses to
+// listen on an address that others can reach.
 package sandbox
 
 import (
@@ -45,15 +45,24 @@ type Config struct {
 	Dir          string // "": a temporary folder, removed by Close
 	RegistryAddr string // loopback host:port; "": 127.0.0.1 and a free port
 	TrustAddr    string // likewise
-	Log          *slog.Logger
-	Now          func() time.Time // nil: time.Now
+
+	// Auth is how registry and trust server ask who somebody is: [NoLogin],
+	// [Tokens], [Passwords].
+	Auth string
+	// RSATokens makes the token service sign with RSA (RS256), and not with
+	// ECDSA (ES256).
+	RSATokens bool
+
+	Log *slog.Logger
+	Now func() time.Time // nil: time.Now
 }
 
 // A Sandbox is a running registry, trust server and signer.
 type Sandbox struct {
-	Dir      string // everything is in here
-	Registry string // host:port, as the beginning of image names
-	Trust    string // URL of the trust server
+	Dir      string  // everything is in here
+	Registry string  // host:port, as the beginning of image names
+	Trust    string  // URL of the trust server
+	Logins   []Login // who can log in; none if nobody has to
 
 	Store  storage.Store
 	Signer *signer.Service
@@ -99,11 +108,27 @@ func (s *Sandbox) start(ctx, background context.Context, c Config) error {
 			return fmt.Errorf("make the sandbox's folder: %w", err)
 		}
 	}
-	if err := s.startRegistry(c); err != nil {
+	ca, err := openAuthority(s.Dir, c.Now())
+	if err != nil {
 		return err
 	}
-	if err := s.startTrust(ctx, background, c); err != nil {
+	var d *door
+	if c.Auth != NoLogin {
+		if d, err = openDoor(s.Dir, c, ca); err != nil {
+			return err
+		}
+		s.Logins = d.logins
+	}
+	trust, name, err := listen("trust server", c.TrustAddr, "--trust-addr")
+	if err != nil {
 		return err
+	}
+	s.Trust = "https://" + name
+	if err := s.startRegistry(c, d); err != nil {
+		return errors.Join(err, trust.Close())
+	}
+	if err := s.startTrust(ctx, background, c, ca, d, trust); err != nil {
+		return errors.Join(err, trust.Close())
 	}
 	if err := s.answers(ctx); err != nil {
 		return err
@@ -132,7 +157,7 @@ func (s *Sandbox) answers(ctx context.Context) error {
 			return fmt.Errorf("start the sandbox: %w", err)
 		}
 		_ = answer.Body.Close() // only the status counts
-		if answer.StatusCode != http.StatusOK {
+		if answer.StatusCode != http.StatusOK && (len(s.Logins) == 0 || answer.StatusCode != http.StatusUnauthorized) {
 			return fmt.Errorf("start the sandbox: %s answers %s", url, answer.Status)
 		}
 	}
@@ -171,7 +196,7 @@ func (s *Sandbox) serve(h *http.Server, l net.Listener) {
 	s.running.Go(func() { _ = h.Serve(l) }) // returns ErrServerClosed at Close
 }
 
-func (s *Sandbox) startRegistry(c Config) error {
+func (s *Sandbox) startRegistry(c Config, d *door) error {
 	r, err := openRegistry(filepath.Join(s.Dir, "registry"))
 	if err != nil {
 		return err
@@ -181,7 +206,15 @@ func (s *Sandbox) startRegistry(c Config) error {
 		return err
 	}
 	s.Registry = name
-	s.serve(&http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}, l)
+	var h http.Handler = r
+	if d != nil {
+		auth, err := d.authorizer(c, name, s.Trust)
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		h = guard(auth, r)
+	}
+	s.serve(&http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}, l)
 	return nil
 }
 
@@ -195,7 +228,7 @@ func (s *Sandbox) open(ctx context.Context, name string) (*database.DB, error) {
 	return d, db.PingContext(ctx)
 }
 
-func (s *Sandbox) startTrust(ctx, background context.Context, c Config) error {
+func (s *Sandbox) startTrust(ctx, background context.Context, c Config, ca *authority, d *door, l net.Listener) error {
 	keyDB, err := s.open(ctx, "signer/signer.db")
 	if err != nil {
 		return err
@@ -220,8 +253,15 @@ func (s *Sandbox) startTrust(ctx, background context.Context, c Config) error {
 		return err
 	}
 	s.Store = store
+	name := strings.TrimPrefix(s.Trust, "https://")
+	var auth server.Authorizer = server.NoAuth{}
+	if d != nil {
+		if auth, err = d.authorizer(c, name, s.Trust); err != nil {
+			return err
+		}
+	}
 	srv, err := server.New(server.Config{
-		Store: store, Keys: s.Signer, Auth: server.NoAuth{},
+		Store: store, Keys: s.Signer, Auth: auth,
 		// Nothing stands between this server and its clients.
 		MaxAge: server.MaxAge{Current: -1},
 		Log:    c.Log, Now: c.Now,
@@ -229,20 +269,24 @@ func (s *Sandbox) startTrust(ctx, background context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	ca, err := openAuthority(s.Dir, c.Now())
-	if err != nil {
-		return err
-	}
 	cert, err := ca.serve([]string{"localhost", "127.0.0.1", "::1"}, c.Now())
 	if err != nil {
 		return err
 	}
-	l, name, err := listen("trust server", c.TrustAddr, "--trust-addr")
-	if err != nil {
-		return err
+	var handler http.Handler = srv
+	if d != nil && d.tokens != nil {
+		if err := writeFile(filepath.Join(s.Dir, "token-service.crt"), d.tokens.certificate, 0o644); err != nil {
+			return err
+		}
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == tokenPath {
+				d.tokens.ServeHTTP(w, r)
+				return
+			}
+			srv.ServeHTTP(w, r)
+		})
 	}
-	s.Trust = "https://" + name
-	h := server.HTTPServer(srv, c.Log)
+	h := server.HTTPServer(handler, c.Log)
 	h.TLSConfig = &tls.Config{
 		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 	}
@@ -250,7 +294,8 @@ func (s *Sandbox) startTrust(ctx, background context.Context, c Config) error {
 	s.running.Go(func() { _ = h.ServeTLS(l, "", "") })
 	s.running.Go(func() { srv.Run(background) })
 	s.running.Go(func() { prune(background, table, c) })
-	return s.trustCA(ca.pem, name)
+	// The registry's token service is checked with the registry's authorities.
+	return errors.Join(s.trustCA(ca.pem, name), s.trustCA(ca.pem, s.Registry))
 }
 
 // prune forgets, every hour, what the signer's ledger need not keep.

@@ -2,13 +2,16 @@ package sandbox
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -136,4 +139,66 @@ func TestExports(t *testing.T) {
 	if want := "export A=1\nexport B='/a b/it'\\''s'\n"; got != want {
 		t.Errorf("Exports = %q, want %q", got, want)
 	}
+}
+
+// A sandbox with users asks who somebody is, at the registry and at the trust
+// server, and knows them again after a restart.
+func TestUsersLogIn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []Config{{Auth: Tokens}, {Auth: Tokens, RSATokens: true}, {Auth: Passwords}} {
+		c.Dir = t.TempDir()
+		s, err := Start(context.Background(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := s.Logins
+		for _, u := range []struct {
+			login authn.Authenticator
+			pull  bool
+			push  bool
+		}{
+			{authn.Anonymous, false, false},
+			{&authn.Basic{Username: "alice", Password: "wrong"}, false, false},
+			{&authn.Basic{Username: "alice", Password: before[0].Password}, true, true},
+			{&authn.Basic{Username: "bob", Password: before[1].Password}, true, false},
+		} {
+			ref, err := name.ParseReference(s.Registry + "/app:1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			image, err := random.Image(100, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			options := []remote.Option{remote.WithAuth(u.login), remote.WithTransport(insecure(t))}
+			if err := remote.Write(ref, image, options...); (err == nil) != u.push {
+				t.Errorf("%+v: %+v pushes: %v", c, u.login, err)
+			}
+			if _, err := remote.Head(ref, options...); (err == nil) != u.pull {
+				t.Errorf("%+v: %+v pulls: %v", c, u.login, err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = Start(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(s.Logins, before) || len(before) != 3 {
+			t.Errorf("%+v: users are %v after a restart, and were %v", c, s.Logins, before)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Start(context.Background(), Config{Auth: "ldap"}); err == nil || !strings.Contains(err.Error(), `"ldap" is no way to log in: choose token or htpasswd`) {
+		t.Errorf("Start = %v", err)
+	}
+}
+
+// insecure returns a transport that checks no certificates.
+func insecure(t *testing.T) *http.Transport {
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
 }

@@ -30,17 +30,18 @@ type Users struct {
 	decoy []byte
 }
 
-// Bounds of the cost of a bcrypt hash. Below, a stolen file is soon broken;
-// above, one login keeps a core busy for seconds.
+// Bounds of the cost of a bcrypt hash. Below, a stolen file of passwords that
+// people choose is soon broken; above, one login keeps a core busy for seconds.
 const (
-	minCost = bcrypt.DefaultCost
+	MinCost = bcrypt.DefaultCost
 	maxCost = 14
 )
 
 // ParseUsers reads a file as "htpasswd -B" writes it: a line for each user,
-// with a colon and a bcrypt hash of cost 10 to 14. Empty lines and comments
-// (#) are passed over.
-func ParseUsers(raw []byte) (*Users, error) {
+// with a colon and a bcrypt hash of at least that cost ([MinCost], unless all
+// passwords are random) and at most 14. Empty lines and comments (#) are passed
+// over.
+func ParseUsers(raw []byte, least int) (*Users, error) {
 	u := &Users{hashes: map[string][]byte{}}
 	n, decoyCost := 0, 0
 	for line := range bytes.Lines(raw) {
@@ -61,7 +62,7 @@ func ParseUsers(raw []byte) (*Users, error) {
 		switch {
 		case err != nil || len(hash) != 60:
 			return nil, fmt.Errorf("line %d: the password of %s is not hashed with bcrypt; %s", n, name, again)
-		case cost < minCost:
+		case cost < least:
 			return nil, fmt.Errorf("line %d: the hash of %s has cost %d, which is soon broken; %s", n, name, cost, again)
 		case cost > maxCost:
 			return nil, fmt.Errorf("line %d: the hash of %s has cost %d, which takes this server too long; %s", n, name, cost, again)

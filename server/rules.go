@@ -250,9 +250,19 @@ func (r *Rules) Catalog(who Identity) bool {
 	return ok
 }
 
+// Allows reports whether the rules give somebody an access; with no actions,
+// whether they are known at all.
+func (r *Rules) Allows(who Identity, want Access) bool {
+	_, ok := r.grant(who, want)
+	return ok
+}
+
 // grant returns the grant of an access to somebody; ok is false if the rules
 // do not give it.
 func (r *Rules) grant(who Identity, want Access) (g Grant, ok bool) {
+	if len(want.Actions) == 0 {
+		return Grant{Who: who.String()}, who.known()
+	}
 	if want.Type != "repository" {
 		return Grant{Who: who.String()}, r.Catalog(who)
 	}

@@ -109,7 +109,7 @@ func serviceKey(t testing.TB) (*ecdsa.PrivateKey, string) {
 		}
 		key = any.(*ecdsa.PrivateKey)
 	}
-	return key, libtrustID(spki(t, key.Public()))
+	return key, TokenKeyID(spki(t, key.Public()))
 }
 
 func spki(t testing.TB, public crypto.PublicKey) []byte {
@@ -307,7 +307,7 @@ func TestAttackTokenEmbeddedKey(t *testing.T) {
 		"x5c in jwk":                 forge(t, header("ES256", "jwk", object{"x5c": [][]byte{cert}}), nil, mine),
 		"theirs in jwk, with x5c":    forge(t, header("ES256", "jwk", object{"x5c": [][]byte{block.Bytes}}), nil, mine),
 		"their kid":                  forge(t, header("ES256", "kid", kid), nil, mine),
-		"own kid":                    forge(t, header("ES256", "kid", libtrustID(spki(t, mine.Public()))), nil, mine),
+		"own kid":                    forge(t, header("ES256", "kid", TokenKeyID(spki(t, mine.Public()))), nil, mine),
 		"no key":                     forge(t, header("ES256"), nil, mine),
 		"jku":                        forge(t, header("ES256", "jku", "https://evil.example/keys"), nil, mine),
 		"a chain without end":        forge(t, header("ES256", "x5c", [][]byte{cert, cert, cert, cert, cert, cert, cert, cert, cert, cert, cert}), nil, mine),
@@ -411,7 +411,7 @@ func TestTokenAlgorithms(t *testing.T) {
 	}
 	all := keySet(named("one", asJWK(t, ec.Public()), "alg", "ES256", "use", "sig"), named("two", asJWK(t, rs.Public())), named("three", asJWK(t, ed.Public())))
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: selfSigned(t, ec)})
-	ecID := libtrustID(spki(t, ec.Public()))
+	ecID := TokenKeyID(spki(t, ec.Public()))
 	for _, tt := range []struct {
 		name  string
 		keys  []byte
@@ -451,7 +451,7 @@ func TestTokenKeysAreReplaced(t *testing.T) {
 	after := tokenKeys(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: selfSigned(t, other)}))()
 	now := before
 	w := tokenWorld(t, func(c *TokenConfig) { c.Keys = func() *TokenKeys { return now } })
-	tokens := []string{forge(t, header("ES256", "kid", kid), nil, key), forge(t, header("ES256", "kid", libtrustID(spki(t, other.Public()))), nil, other)}
+	tokens := []string{forge(t, header("ES256", "kid", kid), nil, key), forge(t, header("ES256", "kid", TokenKeyID(spki(t, other.Public()))), nil, other)}
 	try := func(want ...int) {
 		t.Helper()
 		for i, token := range tokens {

@@ -79,7 +79,7 @@ func (k *TokenKeys) parseBundle(rest []byte) error {
 			k.roots = x509.NewCertPool()
 		}
 		k.roots.AddCert(cert)
-		k.named[libtrustID(cert.RawSubjectPublicKeyInfo)] = tokenKey{cert.PublicKey, ""}
+		k.named[TokenKeyID(cert.RawSubjectPublicKeyInfo)] = tokenKey{cert.PublicKey, ""}
 	}
 	if k.roots == nil {
 		return errors.New("there is neither a PEM certificate nor a JSON Web Key Set in it")
@@ -128,7 +128,7 @@ func (k *TokenKeys) parseSet(raw []byte) error {
 		if one.ID != "" {
 			k.named[one.ID] = key
 		}
-		k.named[libtrustID(spki)] = key
+		k.named[TokenKeyID(spki)] = key
 	}
 	if len(k.named) == 0 {
 		return errors.New("there is no key for signatures in the JSON Web Key Set")
@@ -136,9 +136,10 @@ func (k *TokenKeys) parseSet(raw []byte) error {
 	return nil
 }
 
-// libtrustID is the name of a key in the "kid" of a token: the first 30 bytes
-// of the SHA-256 of its SubjectPublicKeyInfo in base32, in groups of four.
-func libtrustID(spki []byte) string {
+// TokenKeyID is the name of a key in the "kid" of a token, as libtrust has it:
+// the first 30 bytes of the SHA-256 of its SubjectPublicKeyInfo in base32, in
+// groups of four.
+func TokenKeyID(spki []byte) string {
 	sum := sha256.Sum256(spki)
 	text := base32.StdEncoding.EncodeToString(sum[:30])
 	groups := make([]string, 0, 12)
@@ -200,7 +201,7 @@ func (k *TokenKeys) find(h tokenHeader, now time.Time) (crypto.PublicKey, error)
 		if err != nil {
 			return nil, errToken
 		}
-		name = libtrustID(leaf.RawSubjectPublicKeyInfo)
+		name = TokenKeyID(leaf.RawSubjectPublicKeyInfo)
 	case h.Key != nil:
 		pub, err := h.Key.public()
 		if err != nil {
@@ -210,7 +211,7 @@ func (k *TokenKeys) find(h tokenHeader, now time.Time) (crypto.PublicKey, error)
 		if err != nil {
 			return nil, errToken
 		}
-		name = libtrustID(spki)
+		name = TokenKeyID(spki)
 	}
 	key, ok := k.named[name]
 	if !ok || key.algorithm != "" && key.algorithm != h.Algorithm {

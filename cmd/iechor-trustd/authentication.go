@@ -167,7 +167,9 @@ func (c *authSettings) passwords(a *authentication, rules func() *server.Rules, 
 		}
 		proxies = append(proxies, p.Masked())
 	}
-	users, err := watchFile("users", log, server.ParseUsers, c.Htpasswd.File)
+	users, err := watchFile("users", log, func(raw []byte) (*server.Users, error) {
+		return server.ParseUsers(raw, server.MinCost)
+	}, c.Htpasswd.File)
 	if err != nil {
 		return nil, fmt.Errorf("htpasswd.file: %w", err)
 	}

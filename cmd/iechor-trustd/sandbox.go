@@ -17,8 +17,8 @@ import (
 )
 
 type sandboxOptions struct {
-	dir, registry, trust string
-	tour, exit           bool
+	dir, registry, trust, auth string
+	tour, exit                 bool
 }
 
 func newSandboxCmd(a *app) *cobra.Command {
@@ -35,12 +35,23 @@ five scenes: a signed push, a verified pull, and three attacks.
 Without --dir everything is in a temporary folder and gone at the end. With
 --dir keys, trust data and images stay, and the next start serves the same.
 The folder holds env (to be sourced), ca.crt (for other clients), hello.tar and
-other.tar (images, so that no engine is needed).`,
-		RunE: func(c *cobra.Command, _ []string) error { return a.sandbox(c.Context(), o) },
+other.tar (images, so that no engine is needed).
+
+Nobody has to log in, unless --auth says how: "token", by the tokens of a token
+service such as registries have, or "htpasswd", by passwords. Then there are
+three users, with passwords that are printed: alice may pull and push, bob may
+pull, and carol may do everything.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.auth != sandbox.NoLogin && o.tour {
+				return usage("--tour and --auth do not go together: nobody logs in in the tour")
+			}
+			return a.sandbox(c.Context(), o)
+		},
 	}
 	c.Flags().StringVar(&o.dir, "dir", "", "keep everything in this folder")
 	c.Flags().StringVar(&o.registry, "registry-addr", "127.0.0.1:5000", "address of the registry")
 	c.Flags().StringVar(&o.trust, "trust-addr", "127.0.0.1:4443", "address of the trust server")
+	c.Flags().StringVar(&o.auth, "auth", "", "have users log in: token or htpasswd")
 	c.Flags().BoolVar(&o.tour, "tour", false, "play the tour first")
 	c.Flags().BoolVar(&o.exit, "exit", false, "end after the start, or after the tour")
 	return c
@@ -49,7 +60,7 @@ other.tar (images, so that no engine is needed).`,
 func (a *app) sandbox(ctx context.Context, o sandboxOptions) (err error) {
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s, err := sandbox.Start(ctx, sandbox.Config{
-		Dir: o.dir, RegistryAddr: o.registry, TrustAddr: o.trust, Log: log, Now: a.now,
+		Dir: o.dir, RegistryAddr: o.registry, TrustAddr: o.trust, Auth: o.auth, Log: log, Now: a.now,
 	})
 	if err != nil {
 		return err
@@ -85,6 +96,14 @@ func (a *app) introduce(s *sandbox.Sandbox, client string) {
 	}
 	fmt.Fprintf(a.out, "\nThe sandbox is running: registry %s, trust server %s, folder %s\n", s.Registry, s.Trust, s.Dir)
 	fmt.Fprintf(a.out, "In another terminal, paste:\n\n%s\n", exports)
+	if len(s.Logins) > 0 {
+		fmt.Fprintln(a.out, "Users, who log in at the registry and so at the trust server:")
+		fmt.Fprintln(a.out)
+		for _, l := range s.Logins {
+			fmt.Fprintf(a.out, "  %-6s password %s   may %s\n", l.User, l.Password, l.May)
+		}
+		fmt.Fprintf(a.out, "\n  iechor login --username alice %s\n\n", s.Registry)
+	}
 	fmt.Fprintf(a.out, `Then try, in this order:
 
   iechor push --from docker-archive:%[2]s %[1]s/tour:1

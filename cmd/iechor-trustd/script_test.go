@@ -76,12 +76,23 @@ func peerCondition(cond string) (bool, error) {
 }
 
 // startSandbox starts a sandbox in $WORK/sandbox and sets REGISTRY, TRUST, CA;
-// notary and docker find their way to it.
+// notary and docker find their way to it. An argument says how users log in:
+// token, token-rsa or htpasswd. Then ALICE, BOB and CAROL are their passwords,
+// and ALICE_AUTH and so on what the stock notary takes from NOTARY_AUTH.
 func startSandbox(ts *testscript.TestScript, neg bool, args []string) {
 	dir := ts.MkAbs("sandbox")
-	s, err := sandbox.Start(context.Background(), sandbox.Config{Dir: dir})
+	c := sandbox.Config{Dir: dir}
+	if len(args) > 0 {
+		c.Auth, c.RSATokens = strings.CutSuffix(args[0], "-rsa")
+	}
+	s, err := sandbox.Start(context.Background(), c)
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.Close()) })
+	for _, l := range s.Logins {
+		name := strings.ToUpper(l.User)
+		ts.Setenv(name, l.Password)
+		ts.Setenv(name+"_AUTH", base64.StdEncoding.EncodeToString([]byte(l.User+":"+l.Password)))
+	}
 	ts.Setenv("REGISTRY", s.Registry)
 	ts.Setenv("TRUST", s.Trust)
 	ts.Setenv("CA", filepath.Join(dir, "ca.crt"))
@@ -181,12 +192,18 @@ func startDockerd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// startRegistry starts a stock registry and sets REGISTRY to it.
+// startRegistry starts a stock registry and sets REGISTRY to it. With the
+// argument "token" it wants tokens of the sandbox's token service.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	port := freePort(ts)
+	auth := ""
+	if len(args) > 0 {
+		auth = fmt.Sprintf("auth: {token: {realm: '%s/auth/token', service: a registry, issuer: sandbox, rootcertbundle: %s}}\n",
+			ts.Getenv("TRUST"), ts.MkAbs("sandbox/token-service.crt"))
+	}
 	config := ts.MkAbs("registry.yml")
-	ts.Check(os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:%s}\n",
-		ts.MkAbs("registry"), port), 0o600))
+	ts.Check(os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:%s}\n%s",
+		ts.MkAbs("registry"), port, auth), 0o600))
 	run(ts, func(ctx context.Context) error {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+port)
 		if err == nil {

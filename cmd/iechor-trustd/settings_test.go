@@ -285,6 +285,7 @@ func TestUsage(t *testing.T) {
 		{"server --config", "flag needs an argument: --config"},
 		{"server --plaintext=maybe", `--plaintext: "maybe" is neither true nor false`},
 		{"server --lifetime-timestamp 3", `--lifetime-timestamp: "3" is not a duration`},
+		{"sandbox --tour --auth token", "--tour and --auth do not go together"},
 		{"check", "name either --config FILE or --dir DIR"},
 		{"check --config x --dir y", "name either --config FILE or --dir DIR"},
 		{"check --listen x", "unknown flag: --listen"},

@@ -58,7 +58,7 @@ func scripts(dir string) testscript.Params {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": status, "layout": layout, "index": index, "trustserver": trustServer, "registry": registryMode,
 			"alter": alter, "passphrases": passphrasesByVariable, "requests": requests, "engine": engine,
-			"interrupt": interrupt, "config": configure, "keep": keep, "certificate": serverCertificate,
+			"interrupt": interrupt, "config": configure, "keep": keep, "certificate": serverCertificate, "users": withUsers,
 		},
 	}
 }
