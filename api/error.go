@@ -18,7 +18,7 @@ const MaxErrorBody = 1024
 // A Code names a kind of refusal on the wire.
 type Code string
 
-// The codes (notary-protocol 3.1). TooLarge and TooMany are ours.
+// The codes (notary-protocol 3.1). TooLarge, TooMany and Unavailable are ours.
 const (
 	NoStorage         Code = "NO_STORAGE"
 	NoFilename        Code = "NO_FILENAME"
@@ -38,6 +38,7 @@ const (
 	Unknown           Code = "UNKNOWN"
 	TooLarge          Code = "TOO_LARGE"
 	TooMany           Code = "TOOMANYREQUESTS"
+	Unavailable       Code = "UNAVAILABLE"
 )
 
 type entry struct {
@@ -82,6 +83,8 @@ func (c Code) describe() entry {
 		return entry{http.StatusRequestEntityTooLarge, "The upload is larger than the server accepts."}
 	case TooMany:
 		return entry{http.StatusTooManyRequests, "Too many requests."}
+	case Unavailable:
+		return entry{http.StatusServiceUnavailable, "The server cannot do this at the moment: try again."}
 	}
 	return entry{http.StatusInternalServerError, "unknown error"}
 }

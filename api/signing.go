@@ -55,6 +55,10 @@ func (e *SlowDownError) Error() string {
 	return fmt.Sprintf("the signer is asked too often, and will answer after %v", e.After.Round(time.Millisecond))
 }
 
+// ErrUnavailable says that the signer cannot be used at the moment, or cannot
+// use its database. The same call may succeed a little later.
+var ErrUnavailable = errors.New("the signer is not available at the moment")
+
 // ErrDenied says that the signer does not know its caller, or does not allow
 // it to do what it asked.
 var ErrDenied = errors.New("the signer denies this client")

@@ -145,7 +145,7 @@ func (d *DB) retry(ctx context.Context, run func() error) error {
 		switch {
 		case errors.Is(err, ErrUncertain):
 			return err
-		case ctx.Err() != nil && gone && attempt == 1:
+		case gone && errors.Is(ctx.Err(), context.Canceled):
 			return fmt.Errorf("%w: %w", ctx.Err(), err) // the driver closed the connection for that
 		case gone && !d.wait():
 			return &unavailable{err}

@@ -31,15 +31,28 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 			log = s.c.Log.Debug // the requester has left
 		}
+		if unavailable(err) {
+			log = s.c.Log.Warn
+		}
 		log("request not answered", "request", id, "method", r.Method, "gun", gun, "err", err)
 		code := api.Unknown
 		var f *failure
-		if errors.As(err, &f) {
+		switch {
+		case unavailable(err):
+			code = api.Unavailable
+			w.Header().Set("Retry-After", "2")
+		case errors.As(err, &f):
 			code = f.code
 		}
 		e = api.NewError(code, map[string]string{"Request": id})
 	}
 	api.WriteError(w, e)
+}
+
+// unavailable reports whether the same request may well succeed in a moment:
+// the store or the signer is failing over.
+func unavailable(err error) bool {
+	return errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrUncertain) || errors.Is(err, api.ErrUnavailable)
 }
 
 func requestID() string {

@@ -38,12 +38,13 @@ func (h *head) look() {
 // heads keep the current state of repositories in memory. What other
 // instances commit is learned from the store by one query for all
 // repositories ([heads.poll]); while that does not work, every read looks
-// whether its repository has moved on.
+// whether its repository has moved on, unless the store is away.
 type heads struct {
 	s    *Server
 	load flight
 
 	polled atomic.Int64 // when poll last succeeded, in Unix nanoseconds; 0: never
+	away   atomic.Bool  // the last poll found the store unavailable
 
 	mu   sync.RWMutex
 	seen int64                 // guarded by mu: the last Seq that poll was told
@@ -73,6 +74,13 @@ func (h *heads) followingAt(now time.Time) bool {
 	return last != 0 && now.UnixNano()-last < int64(staleAfter)
 }
 
+// excused reports whether memory is as good as can be had: the store is away,
+// and what is there is not older than what caches may keep.
+func (h *heads) excused(now time.Time) bool {
+	last := h.polled.Load()
+	return h.away.Load() && last != 0 && now.UnixNano()-last < int64(h.s.c.MaxAge.Current)
+}
+
 // get returns the current state of gun, or an error matching
 // [storage.ErrNotFound]. With sure, or when polling does not work, the store
 // is asked whether memory is up to date.
@@ -85,7 +93,7 @@ func (h *heads) getAt(ctx context.Context, gun tuf.GUN, sure bool, now time.Time
 	h.mu.RLock()
 	have := h.m[gun]
 	h.mu.RUnlock()
-	if have != nil && !sure && h.followingAt(now) {
+	if have != nil && !sure && (h.followingAt(now) || h.excused(now)) {
 		return have, nil
 	}
 	if have != nil {
@@ -230,7 +238,8 @@ func (h *heads) poll(ctx context.Context) error {
 	for {
 		// What is committed after this moment is not promised to be known.
 		at := h.s.c.Now().UnixNano()
-		news, err := h.s.c.Store.Heads(ctx, after, page)
+		news, err := h.ask(ctx, after, page)
+		h.away.Store(errors.Is(err, storage.ErrUnavailable))
 		if err != nil {
 			return fmt.Errorf("read what was committed: %w", err)
 		}
@@ -246,6 +255,13 @@ func (h *heads) poll(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// ask asks the store for news, and does not wait for one that is away.
+func (h *heads) ask(ctx context.Context, after int64, page int) ([]storage.Head, error) {
+	ctx, cancel := context.WithTimeout(ctx, staleAfter/2)
+	defer cancel()
+	return h.s.c.Store.Heads(ctx, after, page)
 }
 
 // newHead prepares the answers for a state.

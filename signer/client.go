@@ -181,6 +181,16 @@ func (c *Client) call(ctx context.Context, method, path string, question, answer
 	}
 }
 
+// away returns err as [api.ErrUnavailable] if the signer could not be reached,
+// or ended before it answered.
+func away(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && (op.Op == "dial" || op.Op == "read" && !op.Timeout()) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", api.ErrUnavailable, err)
+	}
+	return err
+}
+
 func (c *Client) once(ctx context.Context, method, path string, question, answer any) error {
 	var body io.Reader
 	if question != nil {
@@ -200,7 +210,7 @@ func (c *Client) once(ctx context.Context, method, path string, question, answer
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(r)
 	if err != nil {
-		return err
+		return away(err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))

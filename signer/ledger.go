@@ -37,7 +37,9 @@ func (t *Table) sign(ctx context.Context, who string, c *claim, now time.Time) (
 			}
 			err = errMoved
 		}
-		if !errors.Is(err, errMoved) && !database.IsUnique(err) {
+		// Also where it is not known whether it was committed: then the answer
+		// is found, or made now.
+		if !errors.Is(err, errMoved) && !errors.Is(err, database.ErrUncertain) && !database.IsUnique(err) {
 			break
 		}
 	}

@@ -107,7 +107,7 @@ func wireErrorOf(err error) (status int, e wireError) {
 		return http.StatusNotFound, wireError{Code: codeNoKey, Message: "the signer does not hold the key"}
 	case errors.Is(err, ErrSealed):
 		return http.StatusServiceUnavailable, wireError{Code: codeBroken, Message: "the signer cannot use its key-encryption key now; its log says why"}
-	case errors.Is(err, database.ErrBusy), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, database.ErrUnavailable), errors.Is(err, database.ErrUncertain), errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable, wireError{Code: codeBroken, Message: "the signer is busy"}
 	}
 	return http.StatusInternalServerError, wireError{Code: codeBroken, Message: "the signer could not do it; its log says why"}
@@ -129,6 +129,9 @@ func (e wireError) err(status int) error {
 	case codeDenied:
 		return fmt.Errorf("%w: %s", ErrDenied, e.Message)
 	case codeBroken:
+		if status == http.StatusServiceUnavailable {
+			return fmt.Errorf("%w: %s", api.ErrUnavailable, e.Message)
+		}
 		return errors.New(e.Message)
 	}
 	return fmt.Errorf("the signer answered with status %d", status)

@@ -237,7 +237,7 @@ func (s *SQL) Restore(ctx context.Context, gun tuf.GUN, now time.Time, by Actor)
 		return nil, fmt.Errorf("restore %q: %w", gun, ErrNotFound)
 	}
 	var state *State
-	err := s.db.Update(ctx, func(t *database.Tx) error {
+	err := s.inTurn(ctx, func(t *database.Tx) error {
 		r, err := revive(ctx, t, gun, now)
 		if err != nil {
 			return err

@@ -42,7 +42,7 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 		ready[i] = packed{NewFile: f, digest: sha256.Sum256(f.Raw), data: s.codec.pack(f.Raw)}
 	}
 	var state *State
-	err := s.db.Update(ctx, func(t *database.Tx) error {
+	err := s.inTurn(ctx, func(t *database.Tx) error {
 		r, err := advance(ctx, t, gun, base, now)
 		if err != nil {
 			return err
@@ -130,6 +130,26 @@ func sound(gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName) error
 		}
 	}
 	return nil
+}
+
+// inTurn runs a transaction that moves repositories on. All of those change the
+// one row of counters, so they wait for their turn before they look at
+// anything: to be refused at the end, and to begin again, takes longer.
+func (s *SQL) inTurn(ctx context.Context, fn func(*database.Tx) error) error {
+	return s.db.Update(ctx, func(t *database.Tx) error {
+		var err error
+		switch t.Dialect() {
+		case database.PostgreSQL:
+			// The one statement that waits before what is visible is fixed.
+			_, err = t.Exec(ctx, "LOCK TABLE counters IN SHARE ROW EXCLUSIVE MODE")
+		case database.MySQL:
+			err = t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1 FOR UPDATE").Scan(new(int64))
+		}
+		if err != nil {
+			return fmt.Errorf("wait for a turn: %w", err)
+		}
+		return fn(t)
+	})
 }
 
 // A revision is a repository in the transaction that moves it on.
@@ -304,7 +324,7 @@ func (s *SQL) Delete(ctx context.Context, base *State, now time.Time, by Actor) 
 	if by.Operator {
 		act = Reset
 	}
-	err := s.db.Update(ctx, func(t *database.Tx) error {
+	err := s.inTurn(ctx, func(t *database.Tx) error {
 		state, err := current(ctx, t, base.GUN)
 		if err != nil {
 			return err
@@ -328,8 +348,17 @@ func (s *SQL) Delete(ctx context.Context, base *State, now time.Time, by Actor) 
 		return record(ctx, t, AuditRecord{At: now, Act: act, Repository: base.GUN, Actor: by, Seq: r.seq, Incarnation: state.Incarnation,
 			Version: state.Roles[tuf.RoleTimestamp].Version, Files: state.files()})
 	})
+	if errors.Is(err, database.ErrUncertain) && s.deleted(ctx, base) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", base.GUN, err)
 	}
 	return nil
+}
+
+// deleted reports whether the incarnation of base has certainly ended.
+func (s *SQL) deleted(ctx context.Context, base *State) bool {
+	now, err := s.Current(ctx, base.GUN)
+	return errors.Is(err, ErrNotFound) || err == nil && now.Incarnation != base.Incarnation
 }

@@ -31,7 +31,7 @@ type OldFile struct {
 // it is.
 func (s *SQL) Import(ctx context.Context, gun tuf.GUN, files []OldFile, now time.Time, by Actor) (*State, error) {
 	var state *State
-	err := s.db.Update(ctx, func(t *database.Tx) error {
+	err := s.inTurn(ctx, func(t *database.Tx) error {
 		r, err := advance(ctx, t, gun, nil, now)
 		if err != nil {
 			return err
@@ -80,7 +80,7 @@ func (s *SQL) Import(ctx context.Context, gun tuf.GUN, files []OldFile, now time
 // already: readers that follow the feed of another server then miss nothing of
 // this one.
 func (s *SQL) StartChangesAfter(ctx context.Context, id int64) error {
-	err := s.db.Update(ctx, func(t *database.Tx) error {
+	err := s.inTurn(ctx, func(t *database.Tx) error {
 		_, err := t.Exec(ctx, "UPDATE counters SET change_id = ? WHERE id = 1 AND change_id < ?", id, id)
 		return err
 	})

@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -35,6 +36,13 @@ var (
 	// ErrConflict says that the repository has moved on since it was read, or
 	// (see [VersionError]) that a version is not above those already stored.
 	ErrConflict = errors.New("state has moved on")
+	// ErrUnavailable says that the database cannot be used at the moment: it is
+	// away, or too busy. The same call may succeed a little later.
+	ErrUnavailable = database.ErrUnavailable
+	// ErrUncertain says that the database went away while it was told to
+	// commit, and that what was to be committed was not there afterwards. It
+	// may still come.
+	ErrUncertain = database.ErrUncertain
 	// ErrCorrupt says that stored bytes are not those that were committed.
 	ErrCorrupt = errors.New("stored bytes do not have the hash they were stored under")
 )
