@@ -42,6 +42,33 @@ func EncodeChanges(records []ChangeRecord) ([]byte, error) {
 	return json.Marshal(ChangeList{len(records), records})
 }
 
+// MaxChangesBody bounds the body of a changefeed of [MaxChanges] records, in
+// bytes.
+const MaxChangesBody = MaxChanges * 1024
+
+// DecodeChanges reads the body of a changefeed. What it returns has valid
+// names and ids that are numbers.
+func DecodeChanges(raw []byte) ([]ChangeRecord, error) {
+	var list struct {
+		Records []struct {
+			ID, GUN, SHA256, Category string
+			CreatedAt                 time.Time
+			Version                   int64
+		} `json:"records"`
+	}
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, fmt.Errorf("changefeed: %w", err)
+	}
+	var all []ChangeRecord
+	for _, r := range list.Records {
+		if _, err := strconv.ParseInt(r.ID, 10, 64); err != nil || !tuf.GUN(r.GUN).Valid() {
+			return nil, fmt.Errorf("changefeed: a record with the id %.40q for %.300q", r.ID, r.GUN)
+		}
+		all = append(all, ChangeRecord{ID: r.ID, CreatedAt: r.CreatedAt, GUN: tuf.GUN(r.GUN), Version: r.Version, SHA256: r.SHA256, Category: r.Category})
+	}
+	return all, nil
+}
+
 // A ChangeQuery asks for part of a changefeed: at most Limit records after
 // the one with the id From, or, backwards, the last ones before it (From 0:
 // the newest). Limit is at least 1.

@@ -72,3 +72,24 @@ func TestEncodeChanges(t *testing.T) {
 		t.Errorf("Unmarshal(%s) = %+v, %v", got, list, err)
 	}
 }
+
+func TestDecodeChanges(t *testing.T) {
+	t.Parallel()
+	want := []ChangeRecord{
+		{"7", time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), "a.example/b", 3, "ab", CategoryUpdate},
+		{"8", time.Date(2026, 11, 22, 11, 0, 0, 0, time.UTC), "a.example/b", 0, "", CategoryDeletion},
+	}
+	raw, err := EncodeChanges(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeChanges(raw)
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("DecodeChanges = %v (-want +got):\n%s", err, diff)
+	}
+	for _, bad := range []string{"", "[]", `{"records":1}`, `{"records":[{"ID":"x","GUN":"a.example/b"}]}`, `{"records":[{"ID":"1","GUN":"../a"}]}`, `{"records":[{"ID":"1","GUN":"a\nb"}]}`} {
+		if got, err := DecodeChanges([]byte(bad)); err == nil {
+			t.Errorf("DecodeChanges(%s) = %v", bad, got)
+		}
+	}
+}

@@ -18,7 +18,8 @@ const MaxErrorBody = 1024
 // A Code names a kind of refusal on the wire.
 type Code string
 
-// The codes (notary-protocol 3.1). TooLarge, TooMany and Unavailable are ours.
+// The codes (notary-protocol 3.1). TooLarge, TooMany, ReadOnly and Unavailable are
+// ours.
 const (
 	NoStorage         Code = "NO_STORAGE"
 	NoFilename        Code = "NO_FILENAME"
@@ -39,6 +40,7 @@ const (
 	TooLarge          Code = "TOO_LARGE"
 	TooMany           Code = "TOOMANYREQUESTS"
 	Unavailable       Code = "UNAVAILABLE"
+	ReadOnly          Code = "UNSUPPORTED"
 )
 
 type entry struct {
@@ -85,6 +87,8 @@ func (c Code) describe() entry {
 		return entry{http.StatusTooManyRequests, "Too many requests."}
 	case Unavailable:
 		return entry{http.StatusServiceUnavailable, "The server cannot do this at the moment: try again."}
+	case ReadOnly:
+		return entry{http.StatusMethodNotAllowed, "The repository is a copy and can only be read here."}
 	}
 	return entry{http.StatusInternalServerError, "unknown error"}
 }

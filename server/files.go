@@ -98,7 +98,7 @@ func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.
 		return notFound(err)
 	}
 	h.look()
-	if now.After(h.until) && (route.Role == tuf.RoleTimestamp || route.Role == tuf.RoleSnapshot) {
+	if now.After(h.until) && h.state.Mirror == "" && (route.Role == tuf.RoleTimestamp || route.Role == tuf.RoleSnapshot) {
 		// Renewal ahead of time has not happened (attacks.md S8).
 		if h, err = s.renewExpired(ctx, h); err != nil {
 			return err

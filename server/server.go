@@ -238,6 +238,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 		}
 	}
 	switch op {
+	case opUpload, opKey, opRotate, opDelete:
+		if err := s.writable(r.Context(), route.GUN); err != nil {
+			return err
+		}
+	}
+	switch op {
 	case opCurrent:
 		return s.serveCurrent(w, r, route, by, now)
 	case opByHash:
@@ -266,6 +272,20 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 		return nil
 	}
 	return api.NewError(api.MetadataNotFound, nil)
+}
+
+// writable refuses what would change a copy of another service's repository.
+func (s *Server) writable(ctx context.Context, gun tuf.GUN) error {
+	state, err := s.c.Store.Current(ctx, gun)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read state of %s: %w", gun, err)
+	case state.Mirror != "":
+		return api.NewError(api.ReadOnly, "it belongs to "+state.Mirror)
+	}
+	return nil
 }
 
 func (s *Server) ours(gun tuf.GUN) bool {

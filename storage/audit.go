@@ -24,6 +24,7 @@ const (
 	Reset    Act = "reset"   // an administrator ended it
 	Restore  Act = "restore" // an administrator took its end back
 	Imported Act = "import"  // an administrator took it over from another server
+	Released Act = "release" // an administrator made an ordinary repository of a copy
 	Rotate   Act = "rotate"  // the server offered a new key of its own
 )
 

@@ -183,7 +183,7 @@ func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now 
 		r.id = r.seq
 		_, err = t.Exec(ctx, "INSERT INTO repositories (id, gun, incarnation, seq, deleted, seen) VALUES (?, ?, ?, ?, 0, ?)", r.id, string(gun), r.seq, r.seq, micros(now))
 	case base == nil:
-		err = one(t.Exec(ctx, "UPDATE repositories SET seq = ?, incarnation = ?, deleted = 0, seen = ? WHERE id = ? AND seq = ? AND deleted = 1", r.seq, r.seq, micros(now), r.id, have))
+		err = one(t.Exec(ctx, "UPDATE repositories SET seq = ?, incarnation = ?, deleted = 0, seen = ?, mirror = NULL WHERE id = ? AND seq = ? AND deleted = 1", r.seq, r.seq, micros(now), r.id, have))
 	default:
 		err = one(t.Exec(ctx, "UPDATE repositories SET seq = ? WHERE id = ? AND seq = ? AND deleted = 0", r.seq, r.id, have))
 	}

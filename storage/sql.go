@@ -126,7 +126,7 @@ func (s *SQL) Current(ctx context.Context, gun tuf.GUN) (*State, error) {
 // order of CROSS JOIN, and uses no index for a column with a plus. To the other
 // dialects both mean nothing.
 const (
-	selectCurrent = `SELECT r.seq, r.incarnation, c.role, c.highest, f.version, b.length, f.digest, f.created, f.expires
+	selectCurrent = `SELECT r.seq, r.incarnation, r.mirror, c.role, c.highest, f.version, b.length, f.digest, f.created, f.expires
 		FROM repositories r CROSS JOIN roles c CROSS JOIN files f CROSS JOIN blobs b
 		WHERE r.gun = ? AND r.deleted = 0 AND c.repository = r.id
 		AND f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version
@@ -154,7 +154,8 @@ func current(ctx context.Context, t *database.Tx, gun tuf.GUN) (*State, error) {
 		var e Entry
 		var floor, created, expires int64
 		var digest []byte
-		if err := rows.Scan(&state.Seq, &state.Incarnation, &e.Role, &floor, &e.Version, &e.Length, &digest, &created, &expires); err != nil {
+		var mirror sql.NullString
+		if err := rows.Scan(&state.Seq, &state.Incarnation, &mirror, &e.Role, &floor, &e.Version, &e.Length, &digest, &created, &expires); err != nil {
 			return nil, err
 		}
 		if len(digest) != len(e.SHA256) {
@@ -162,6 +163,7 @@ func current(ctx context.Context, t *database.Tx, gun tuf.GUN) (*State, error) {
 		}
 		e.SHA256 = [32]byte(digest)
 		e.Created, e.Expires = moment(created), moment(expires)
+		state.Mirror = mirror.String
 		state.Roles[e.Role] = e
 		state.Floors[e.Role] = floor
 	}
@@ -314,7 +316,7 @@ func (s *SQL) Seen(ctx context.Context, guns []tuf.GUN, at time.Time) error {
 func (s *SQL) Expiring(ctx context.Context, before, since time.Time, limit int) ([]tuf.GUN, error) {
 	guns, err := list(ctx, s.db, `SELECT r.gun, MAX(f.expires) AS latest FROM files f
 		JOIN repositories r ON r.id = f.repository
-		WHERE f.retired = 0 AND f.role IN ('snapshot', 'timestamp') AND f.expires < ? AND r.seen >= ?
+		WHERE f.retired = 0 AND f.role IN ('snapshot', 'timestamp') AND f.expires < ? AND r.seen >= ? AND r.mirror IS NULL
 		GROUP BY r.gun ORDER BY latest DESC, r.gun LIMIT ?`, []any{before.UnixMicro(), micros(since), bounded(limit)},
 		func(scan func(...any) error) (tuf.GUN, error) {
 			var gun tuf.GUN

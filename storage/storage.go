@@ -83,6 +83,9 @@ type State struct {
 	// Incarnation is the Seq of the commit that created the repository, or
 	// created it anew after its deletion.
 	Incarnation int64
+	// Mirror is the address of the trust service of which this is a copy, empty
+	// for a repository that lives here. It says that nobody publishes here.
+	Mirror string
 	// Roles has the current file of each role.
 	Roles map[tuf.RoleName]Entry
 	// Floors has for each role the highest version ever stored in this
@@ -186,7 +189,8 @@ type Store interface {
 	Seen(ctx context.Context, guns []tuf.GUN, at time.Time) error
 
 	// Expiring returns repositories whose current timestamp or snapshot
-	// expires before that time, and which were seen since. Those that expired longest ago come last, so
+	// expires before that time, which were seen since, and which are nobody's
+	// copies. Those that expired longest ago come last, so
 	// that repositories nobody can renew do not keep others out of the answer.
 	// At most limit; 0 means 1000, the most.
 	Expiring(ctx context.Context, before, since time.Time, limit int) ([]tuf.GUN, error)

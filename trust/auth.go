@@ -145,6 +145,9 @@ func (h *HTTP) token(ctx context.Context, c *challenge, s scope, login Credentia
 	// The scope is ours to say: a server could ask for more than the call
 	// needs.
 	want := "repository:" + string(s.gun) + ":" + s.actions
+	if s.gun == "" {
+		want = "registry:catalog:" + s.actions
+	}
 	r := request{method: http.MethodGet, limit: maxToken}
 	if login.Token != "" {
 		form := url.Values{

@@ -117,6 +117,9 @@ type Repository struct {
 	gun    tuf.GUN
 	c      Config
 	lapsed bool // see AllowLapsed
+
+	// orphaned: the server that signed the timestamp is no more; see Move.
+	orphaned bool
 }
 
 // Open returns the repository. It does no work. gun must be valid
@@ -140,7 +143,7 @@ func (r *Repository) GUN() tuf.GUN { return r.gun }
 
 // options are what package tuf verifies with, at the time of this operation.
 func (r *Repository) options(now time.Time) tuf.Options {
-	return tuf.Options{Pin: r.pin(), Now: now, Limits: r.c.Limits, Lapsed: r.lapsed}
+	return tuf.Options{Pin: r.pin(), Now: now, Limits: r.c.Limits, Lapsed: r.lapsed, Orphaned: r.orphaned}
 }
 
 // AllowLapsed returns the repository as its owner may see it, who has let

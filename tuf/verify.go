@@ -57,6 +57,10 @@ type Options struct {
 	// all of them by hash, must be fresh in any case, so that nobody is shown an
 	// old state.
 	Lapsed bool
+	// Orphaned admits an expired timestamp, too. It is for the owner who gives
+	// the role to another server because the one that signed it is no more: who
+	// shows an old state then cannot do more than make that publication fail.
+	Orphaned bool
 
 	strictEnvelope bool // refuse members beside signed and signatures
 }
@@ -165,7 +169,7 @@ func sharesKey(a, b Role) bool {
 
 // current is fresh, except for what o lets lapse.
 func (d *document) current(o Options) error {
-	if o.Lapsed && d.Role != RoleTimestamp {
+	if o.Lapsed && d.Role != RoleTimestamp || o.Orphaned && d.Role == RoleTimestamp {
 		return nil
 	}
 	return d.fresh(o.Now)

@@ -274,6 +274,9 @@ func (a *app) compare(ctx context.Context, store storage.Store, keys ledger, rep
 		if err != nil {
 			return err
 		}
+		if state.Mirror != "" {
+			return nil // the signer has nothing to do with a copy
+		}
 		after, err := keys.Floors(ctx, gun)
 		if err != nil {
 			return err

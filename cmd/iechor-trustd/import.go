@@ -23,11 +23,12 @@ func newImportCmd(a *app) *cobra.Command {
 		Long: `Example: iechor-trustd import notary --server-db server.sql --signer-db signer.sql --config server.yaml --signer-config signer.yaml
 
 Takes over what another trust service has stored: all of a deployment of
-notary-server and notary-signer, keys included.`,
+notary-server and notary-signer, keys included, or a verified copy of whatever
+a service publishes.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newImportNotaryCmd(a))
+	c.AddCommand(newImportNotaryCmd(a), newImportServiceCmd(a), newImportReleaseCmd(a))
 	return c
 }
 

@@ -275,7 +275,7 @@ func (m *move) repository(ctx context.Context, gun tuf.GUN) error {
 		files = append(files, old)
 		m.size += int64(len(raw))
 	}
-	if _, err := m.store.Import(ctx, gun, files, m.now, m.a.theOperator("")); err != nil {
+	if _, err := m.store.Import(ctx, gun, nil, storage.Source{Files: files}, m.now, m.a.theOperator("")); err != nil {
 		return err
 	}
 	m.taken++

@@ -66,38 +66,15 @@ func TestImportNotary(t *testing.T) {
 	if status := checking.run(t.Context(), []string{"check", "--dir", dir}); status != 0 || clean.String() != "nothing wrong found\n" {
 		t.Errorf("check = %d %s", status, clean.String())
 	}
-	s, err := sandbox.Start(t.Context(), sandbox.Config{Dir: dir, Now: afterTheMove})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	s := startHome(t, dir, afterTheMove)
 	everyVersion(t, s.Store)
 
-	home := oldClient(t)
-	remote, err := trust.NewHTTP(trust.HTTPConfig{Base: s.Trust, TLSDir: filepath.Join(dir, "config", "tls")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := keys.OpenDir(keys.Config{Path: filepath.Join(home, "private"), Passphrases: thePassphrase("passphrase")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	repo := trust.Open(oldApp, trust.Config{Remote: remote, Dir: trust.NewDir(home), Keys: keys.Ring{private}, Now: afterTheMove,
-		Met: func(*tuf.Set) { t.Error("the client had to trust a root anew") }})
+	repo := oldRepository(t, s, dir, afterTheMove)
 	before, err := repo.Update(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := repo.Publish(t.Context(), func(*tuf.Set) ([]tuf.Change, error) {
-		return []tuf.Change{tuf.AddTarget{Target: tuf.Target{Name: "after-the-move", Role: tuf.RoleTargets,
-			FileMeta: tuf.FileMeta{Length: 1, Hashes: map[string][]byte{"sha256": make([]byte, 32)}}}}}, nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+	addTag(t, repo, "after-the-move")
 	after, err := repo.Update(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -122,11 +99,7 @@ func TestImportNotary(t *testing.T) {
 	if status != 0 || errs != "" || !strings.HasPrefix(out, "0 repositories") || !strings.Contains(out, "; 7 were there already\n") {
 		t.Errorf("the second import = %d %q %q", status, out, errs)
 	}
-	if set, err := repo.Update(t.Context()); err != nil {
-		t.Error(err)
-	} else if _, err := set.Lookup("after-the-move", tuf.RoleTargets); err != nil {
-		t.Errorf("the second import took something back: %v", err)
-	}
+	hasTag(t, repo, "after-the-move") // the second import took nothing back
 	changes, err := s.Store.Changes(t.Context(), storage.ChangeQuery{})
 	if err != nil || len(changes) < 8 || changes[0].ID <= 30 {
 		t.Errorf("the changefeed begins with %+v, %v: it must go on above the old one's ids", changes, err)
@@ -141,6 +114,61 @@ func (p thePassphrase) Passphrase(context.Context, keys.Info, int) ([]byte, erro
 }
 func (p thePassphrase) NewPassphrase(context.Context, keys.Info) ([]byte, error) {
 	return []byte(p), nil
+}
+
+// oldRepository is the golden repository for a client of the old server, which
+// now asks the sandbox.
+func oldRepository(t testing.TB, s *sandbox.Sandbox, dir string, now func() time.Time) *trust.Repository {
+	t.Helper()
+	home := oldClient(t)
+	remote, err := trust.NewHTTP(trust.HTTPConfig{Base: s.Trust, TLSDir: filepath.Join(dir, "config", "tls")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := keys.OpenDir(keys.Config{Path: filepath.Join(home, "private"), Passphrases: thePassphrase("passphrase"), Iterations: 2048})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trust.Open(oldApp, trust.Config{Remote: remote, Dir: trust.NewDir(home), Keys: keys.Ring{private}, Now: now,
+		Met: func(*tuf.Set) { t.Error("the client had to trust a root anew") }})
+}
+
+// addTag publishes a tag to targets.
+func addTag(t testing.TB, repo *trust.Repository, tag string) {
+	t.Helper()
+	if _, err := repo.Publish(t.Context(), func(*tuf.Set) ([]tuf.Change, error) {
+		return []tuf.Change{tuf.AddTarget{Target: tuf.Target{Name: tag, Role: tuf.RoleTargets,
+			FileMeta: tuf.FileMeta{Length: 1, Hashes: map[string][]byte{"sha256": make([]byte, 32)}}}}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hasTag fails the test unless a client sees the tag.
+func hasTag(t testing.TB, repo *trust.Repository, tag string) {
+	t.Helper()
+	set, err := repo.Update(t.Context())
+	if err == nil {
+		_, err = set.Lookup(tag, tuf.RoleTargets)
+	}
+	if err != nil {
+		t.Errorf("%s: %v", tag, err)
+	}
+}
+
+// startHome runs the sandbox in dir until the test ends.
+func startHome(t testing.TB, dir string, now func() time.Time) *sandbox.Sandbox {
+	t.Helper()
+	s, err := sandbox.Start(t.Context(), sandbox.Config{Dir: dir, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // oldClient makes the trust directory of a client of the old server.
