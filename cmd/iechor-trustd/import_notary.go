@@ -42,8 +42,8 @@ ids. Clients that knew the old service go on pulling and publishing as if
 nothing had happened.
 
 --server-db and --signer-db name the old databases: files that pg_dump, mysqldump
-or mariadb-dump wrote, or live ones as postgres://… or mysql://…, or in the form
-in which Notary's own configuration has them. Nothing is written to them. The
+or mariadb-dump wrote, or live ones in the form of the setting "storage", such as
+postgres://USER@HOST/DATABASE?password=file:FILE. Nothing is written to them. The
 passphrases of the signer's keys are taken from where notary-signer had them, the
 variables NOTARY_SIGNER_ALIAS. Keys that are older than their column for the
 repository are placed by the root files, so give both databases then.
