@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -346,6 +347,47 @@ func TestAuthenticationRefused(t *testing.T) {
 	}
 }
 
+// The stock client shows its certificate to this server, and is let in by it.
+func TestStockClientWithCertificate(t *testing.T) {
+	t.Parallel()
+	p := peers["notary"]
+	if _, err := exec.LookPath(p.program); err != nil {
+		if required("notary") {
+			t.Fatalf("%s is required and not installed: apt-get install %s", p.program, p.pkg)
+		}
+		t.Skipf("%s is not installed: apt-get install %s", p.program, p.pkg)
+	}
+	s := newSite(t)
+	s.startSigner(t)
+	machines := newAuthority(t, s.dir, "machines")
+	ci := machines.issue(t, s.dir, "ci", "ci.example")
+	write(t, s.file("access.yaml"), "repositories: {'acme/*': {push: ['certificate:ci.example']}}\n")
+	s.authenticate(t, "authentication: certificate\naccess: DIR/access.yaml\nclient-ca: DIR/machines-ca.crt\n")
+	at := s.startServer(t)
+	notary := func(want int, words string, show bool, args ...string) {
+		t.Helper()
+		args = append([]string{"-s", "https://" + at.addr, "--tlscacert", s.ca.file, "-d", s.file("notary")}, args...)
+		if show {
+			args = append(args, "--tlscert", ci.Certificate, "--tlskey", ci.Key)
+		}
+		c := exec.CommandContext(t.Context(), p.program, args...)
+		c.Env = append(os.Environ(), "HOME="+s.dir, "NOTARY_AUTH=", "NOTARY_ROOT_PASSPHRASE=passphrase", "NOTARY_TARGETS_PASSPHRASE=passphrase", "NOTARY_SNAPSHOT_PASSPHRASE=passphrase")
+		status, out, errs := waitFor(t, c)
+		if status != want || !strings.Contains(out, words) {
+			t.Errorf("notary %v = %d\n%s%s, want %d and %q", args, status, out, errs, want, words)
+		}
+	}
+	const refused = "you are not authorized to perform this operation: server returned 401"
+	notary(1, refused, false, "init", "acme/app")
+	notary(0, "", true, "init", "acme/app")
+	notary(0, "Successfully published", true, "addhash", "acme/app", "v1", "6", "--sha256", strings.Repeat("ab", 32), "-p")
+	notary(0, "v1", true, "list", "acme/app")
+	notary(1, refused, true, "init", "other/app")
+	notary(1, refused, true, "delete", "acme/app", "--remote")
+	at.stop()
+	s.sound(t)
+}
+
 func TestAccessFile(t *testing.T) {
 	t.Parallel()
 	const some = "repositories: {a: {pull: [x]}}\n"
@@ -416,6 +458,16 @@ func TestAccessCommand(t *testing.T) {
 		if status != 0 || out != tt.want+"\n" || errs != "" {
 			t.Errorf("access %s = %d\n%s%s, want\n%s", tt.args, status, out, errs, tt.want)
 		}
+	}
+	manual, err := os.ReadFile(filepath.Join("..", "..", "doc", "operating.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := runApp(t, nil, "access", "--access", example, "alice", "registry.example.com/team/app")
+	shown = "$ iechor-trustd access --config /etc/iechor-trustd/server.yaml alice registry.example.com/team/app\n" +
+		strings.Replace(shown, example, "/etc/iechor-trustd/access.yaml", 1)
+	if !strings.Contains(string(manual), shown) {
+		t.Errorf("doc/operating.md does not show\n%s", shown)
 	}
 	if _, out, _ := runApp(t, nil, "access", "--access", example, "--prefixes", "a/", "carol", "elsewhere/x"); !strings.HasSuffix(out, "; but this server is not for that repository (prefixes)\n") {
 		t.Errorf("access outside the prefixes: %s", out)

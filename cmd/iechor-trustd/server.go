@@ -126,7 +126,7 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 	if err != nil {
 		return fmt.Errorf("start the trust server: %w", err)
 	}
-	log.Info("trust server started", "listen", l.Addr().String(), "tls", !c.Plaintext, "version", version())
+	log.Info("trust server started", "listen", l.Addr().String(), "tls", !c.Plaintext, "authentication", c.Auth.Authentication, "version", version())
 	background, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(background) }) // renews and prunes
