@@ -114,12 +114,10 @@ type Config struct {
 // machine. It has no state of its own beside the Config and is safe for
 // concurrent use as far as the Config's parts are.
 type Repository struct {
-	gun    tuf.GUN
-	c      Config
-	lapsed bool // see AllowLapsed
-
-	// orphaned: the server that signed the timestamp is no more; see Move.
-	orphaned bool
+	gun      tuf.GUN
+	c        Config
+	lapsed   bool // see AllowLapsed
+	orphaned bool // see AllowOrphaned
 }
 
 // Open returns the repository. It does no work. gun must be valid

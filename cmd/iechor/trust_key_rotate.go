@@ -36,6 +36,7 @@ func newKeyRotateCmd(a *app) *cobra.Command {
   iechor trust key rotate registry.example.com/app targets
   iechor trust key rotate registry.example.com/app snapshot --server
   iechor trust key rotate registry.example.com/app root
+  iechor trust key rotate registry.example.com/app server
   iechor trust key rotate --all root`,
 		Long: `Rotate replaces all keys of ROLE by a new one and publishes that at once, signed
 with the root key. What will be done is shown first; with --dry-run that is all.
@@ -45,6 +46,9 @@ ROLE is
   snapshot   kept by the server (--server), or by you (--local): then everybody
              who publishes needs it
   timestamp  always kept by the server
+  server     timestamp and snapshot at once, when the repository has moved to
+             another server: the keys of the one before it may be gone, and what
+             it signed may have expired
 Without --server and --local the key stays with whoever keeps it now. Changes
 that are staged are not published with it. The old private key of targets and
 snapshot is destroyed when the new one is in force; an old root key stays.
@@ -73,6 +77,12 @@ other. Those that fail are named; the same command goes on with them later.`,
 			}
 			if o.ref, err = registry.ParseRef(args[0]); err != nil {
 				return err
+			}
+			if args[1] == toServer {
+				if o.local || len(o.keys) > 0 {
+					return usage(cmd, "the server makes its keys itself", "leave out --key and --local")
+				}
+				return a.moveToServer(cmd.Context(), o)
 			}
 			o.role = tuf.RoleName(args[1])
 			if err := o.check(cmd); err != nil {
