@@ -380,3 +380,104 @@ func TestIntent(t *testing.T) {
 		}
 	}
 }
+
+func TestTagList(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	c := publisher(t, s, "1", "2")
+	signer := c.rootKeyNamed(t, "alice")
+	_, err := c.Publish(t.Context(), func(*tuf.Set) ([]tuf.Change, error) {
+		released := target("2")
+		released.Role, released.Hashes = tuf.RoleReleases, map[string][]byte{"sha256": bytes.Repeat([]byte{7}, 32)}
+		return []tuf.Change{
+			tuf.EditDelegation{Role: tuf.RoleReleases, AddKeys: []tuf.PublicKey{signer}, AddPaths: []string{""}}, tuf.AddTarget{Target: released},
+		}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := c.update(t)
+	list, left := ListTags(set, s.clock.now())
+	raw, err := list.Bytes()
+	if err != nil || len(left) > 0 {
+		t.Fatal(err, left)
+	}
+	got, err := ReadTagList(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := got.Bytes(); err != nil || !bytes.Equal(again, raw) {
+		t.Errorf("read and written again it is\n%s\nwant\n%s", again, raw)
+	}
+	tags, from := got.Released()
+	if len(tags) != 2 || from["1"] != tuf.RoleTargets || from["2"] != tuf.RoleReleases {
+		t.Errorf("Released = %v, %v", tags, from)
+	}
+	for _, tag := range tags {
+		want, err := Lookup(set, tag.Name)
+		if is := tag.Target(from[tag.Name]); err != nil || !bytes.Equal(is.SHA256(), want.SHA256()) || is.Length != want.Length {
+			t.Errorf("tag %s is %v, want %v", tag.Name, is, want)
+		}
+	}
+	cached, err := c.Cached()
+	if err != nil || cached == nil {
+		t.Fatalf("Cached = %v, %v", cached, err)
+	}
+	if offline, _ := ListTags(cached, s.clock.now()); len(offline.Roles) != len(list.Roles) {
+		t.Errorf("of the copy at hand %d roles are listed, want %d", len(offline.Roles), len(list.Roles))
+	}
+	for what, change := range map[string][2]string{
+		"not JSON":           {`{`, `[`},
+		"another type":       {`"Tags"`, `"Notice"`},
+		"another version":    {`"version": 1`, `"version": 2`},
+		"more members":       {`"made"`, `"more": 1, "made"`},
+		"a bad name":         {string(app), "a//b"},
+		"a bad root":         {string(list.Root[0]), "x"},
+		"no root":            {`"` + string(list.Root[0]) + `"`, ``},
+		"an odd role":        {`"targets/releases"`, `"snapshot"`},
+		"a role twice":       {`"targets/releases"`, `"targets"`},
+		"an orphan":          {`"targets/releases"`, `"targets/a/b"`},
+		"no threshold":       {`"threshold": 1`, `"threshold": 0`},
+		"a tag twice":        {`"name": "2"`, `"name": "1"`},
+		"no digest":          {tags[0].SHA256, strings.Repeat("0", 64)},
+		"a short digest":     {tags[0].SHA256, "00"},
+		"an upper-case one":  {tags[0].SHA256, strings.Repeat("AB", 32)},
+		"a negative length":  {`"length": 1`, `"length": -1`},
+		"an odd public half": {`"keytype":`, `"keytypes":`},
+	} {
+		bad := strings.Replace(string(raw), change[0], change[1], 1)
+		if bad == string(raw) {
+			t.Errorf("%s: nothing was changed", what)
+		}
+		if l, err := ReadTagList([]byte(bad)); !errors.Is(err, tuf.ErrMalformed) {
+			t.Errorf("%s: ReadTagList = %v, %v, want ErrMalformed", what, l, err)
+		}
+	}
+}
+
+func (c *client) rootKeyNamed(t *testing.T, name string) tuf.PublicKey {
+	t.Helper()
+	s, err := keys.Generate(t.Context(), c.mem, keys.P256, keys.Info{Role: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.PublicKey()
+}
+
+func FuzzReadTagList(f *testing.F) {
+	id := strings.Repeat("ab", 32)
+	f.Add([]byte(`{"_type":"Tags","version":1,"gun":"a/b","made":"2026-11-28T12:00:00Z","root":["` + id + `"],"roles":[{"name":"targets","threshold":1,"keys":[],"paths":null,"tags":[{"name":"1","sha256":"` + id + `","length":1}]}]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		list, err := ReadTagList(raw)
+		if err != nil {
+			return
+		}
+		again, err := list.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadTagList(again); err != nil {
+			t.Errorf("ReadTagList of what was written of %q: %v", raw, err)
+		}
+	})
+}

@@ -17,7 +17,7 @@ import (
 
 // A Notice tells the consumers of a repository that it was made anew with
 // another root, and which one. It is a file that its owner signs with whatever
-// old keys remain (format.md 7.5): who knows the repository can see that those
+// old keys remain (format.md 7.4): who knows the repository can see that those
 // who signed its tags speak for the new root, too. It decides nothing by itself.
 type Notice struct {
 	GUN    tuf.GUN
@@ -68,7 +68,7 @@ type noticeSignature struct {
 // [Notice.Vouchers]. The error matches [tuf.ErrMalformed].
 func ReadNotice(raw []byte) (*Notice, error) {
 	bad := func(format string, a ...any) (*Notice, error) {
-		return nil, fmt.Errorf("%w notice: %s", tuf.ErrMalformed, fmt.Sprintf(format, a...))
+		return nil, &formatError{"notice", fmt.Sprintf(format, a...)}
 	}
 	if len(raw) > maxNotice {
 		return bad("larger than %d bytes", maxNotice)

@@ -274,7 +274,7 @@ func explainKeys(err error, c subject) (answer, bool) {
 		if missing.Need > 1 {
 			reason = fmt.Sprintf("could not find necessary signing keys, at least %d of these keys must be available: %s", missing.Need, strings.Join(ids, ", "))
 		}
-		return c.could(reason, "restore the key file from a backup to trust/private in the configuration directory; if the key is lost, whoever has the root key of "+c.gun+" can replace it"), true
+		return c.could(reason, "restore the key file from a backup to trust/private in the configuration directory; if the key is lost: iechor trust recover "+c.gun), true
 	case errors.As(err, &shared):
 		return c.could("private key file "+shared.Path+" can be read or written by others", "find out who could have copied it; to go on, chmod 600 "+shared.Path), true
 	case errors.Is(err, keys.ErrShared):

@@ -263,8 +263,7 @@ func (r *rootRun) edit(ctx context.Context, repo *repository) error {
 // one here that speaks for a repository.
 func (d *desk) theRoot(ctx context.Context, named, flag string) (tuf.CanonicalID, error) {
 	if named != "" {
-		k, err := d.findKey(ctx, named)
-		return k.ID, err
+		return d.rootNamed(ctx, named) // also one that is lost
 	}
 	all, err := d.keys.List(ctx)
 	if err != nil {
