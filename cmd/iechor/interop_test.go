@@ -80,7 +80,7 @@ func TestInterop(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"home": enterHome, "notary-server": notaryServer, "sandbox": startSandbox, "docker-registry": startRegistry,
-			"dockerd": startDockerd, "image": importImage, "keep": keep, "agree": agree,
+			"dockerd": startDockerd, "image": importImage, "keep": keep, "agree": agree, "leaks": leaks,
 			"status": status, "layout": layout, "index": index,
 		},
 	})

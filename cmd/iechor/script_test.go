@@ -59,6 +59,7 @@ func scripts(dir string) testscript.Params {
 			"status": status, "layout": layout, "index": index, "trustserver": trustServer, "registry": registryMode,
 			"alter": alter, "passphrases": passphrasesByVariable, "requests": requests, "engine": engine,
 			"interrupt": interrupt, "config": configure, "keep": keep, "certificate": serverCertificate, "users": withUsers,
+			"leaks": leaks,
 		},
 	}
 }
