@@ -90,7 +90,7 @@ func (r *Repository) giveUp(keep []tuf.CanonicalID, made Decision) error {
 	if damaged := (*Damaged)(nil); err != nil && !errors.As(err, &damaged) {
 		return err
 	}
-	if past != nil && !OnlyMadeHere(past) { // that was never anybody's
+	if past != nil && past.Floor(tuf.RoleTimestamp) > 0 { // what was only made here was never anybody's
 		var denied []tuf.CanonicalID
 		old, _ := past.Role(tuf.RoleRoot) // every Past has one
 		for _, k := range old.Keys {
@@ -107,9 +107,8 @@ func (r *Repository) giveUp(keep []tuf.CanonicalID, made Decision) error {
 
 // Begin makes root, which comes from a backup, what this machine begins with,
 // and reports whether it did: where anything of the repository is at hand,
-// or its keys were given up, nothing is changed. From then on the repository
-// counts as one that this machine has seen. The error is that of the disk, or of
-// [tuf.Recall] for a root that is not sound.
+// or its keys were given up, nothing is changed. The error is that of the disk,
+// or of [tuf.Recall] for a root that is not sound.
 func (r *Repository) Begin(root tuf.File) (bool, error) {
 	if err := check(r.gun); err != nil {
 		return false, err
@@ -128,11 +127,4 @@ func (r *Repository) Begin(root tuf.File) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// OnlyMadeHere reports whether what is at hand of a repository was made on this
-// machine and has never been on a server. A root alone is no such thing: it
-// comes from a backup, or is what is left of more.
-func OnlyMadeHere(past *tuf.Past) bool {
-	return past.Floor(tuf.RoleTimestamp) == 0 && past.Floor(tuf.RoleTargets) > 0
 }

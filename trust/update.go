@@ -140,7 +140,7 @@ func (r *Repository) walk(ctx context.Context, u *tuf.Update, past *tuf.Past) (*
 // absent says that the server has nothing: an unpublished repository if all
 // this machine has is what [Repository.Init] made, otherwise a deleted one.
 func (r *Repository) absent(past *tuf.Past) error {
-	if past == nil || OnlyMadeHere(past) {
+	if past == nil || past.Floor(tuf.RoleTimestamp) == 0 {
 		return &NotSigned{r.c.Remote.Host(), r.gun}
 	}
 	return &Gone{r.c.Remote.Host(), r.gun}

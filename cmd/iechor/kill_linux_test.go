@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 
 	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/keys/keystest"
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/sandbox"
 	"github.com/iechor/trust/trust"
@@ -39,6 +40,7 @@ type killCase struct {
 	input   string                    // its standard input
 	gone    func(*killWorld) []string // ids of keys that may be gone
 	away    bool                      // there are no keys before, since they were lost
+	left    func(*killWorld)          // what must hold at once
 	again   bool                      // the same command succeeds afterwards
 	after   func(*killWorld)          // what works then
 }
@@ -186,7 +188,7 @@ func TestKilledBeforeEachWrite(t *testing.T) {
 		}
 	})
 	images := imagesForKills(t)
-	for _, c := range killCases {
+	for _, c := range slices.Concat(killCases, backupKillCases) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			most := 100
@@ -228,6 +230,7 @@ func imagesForKills(t *testing.T) string {
 const (
 	firstPassphrase  = "passphrase one"
 	secondPassphrase = "passphrase two"
+	thirdPassphrase  = "passphrase three"
 )
 
 // A killWorld is one user with a home directory and a repository.
@@ -265,6 +268,10 @@ func (w *killWorld) try(c killCase, n int) (ended bool) {
 		t.Fatalf("iechor %q: %s: %s", args, what, out)
 	}
 	w.at = fmt.Sprintf("write %d: %s", n, what)
+	w.noLeaks()
+	if c.left != nil {
+		c.left(w)
+	}
 
 	for _, k := range before {
 		if !slices.Contains(gone, string(k.ID)) {
@@ -302,7 +309,8 @@ func (w *killWorld) environment() map[string]string {
 	return map[string]string{
 		"HOME": w.home, "PATH": os.Getenv("PATH"), "IECHOR_CONFIG": w.file("config"),
 		switchVariable: "1", serverVariable: w.server.Trust,
-		rootPassphraseVariable: firstPassphrase, repositoryPassphraseVariable: firstPassphrase,
+		rootPassphraseVariable: firstPassphrase, repositoryPassphraseVariable: firstPassphrase, backupPassphraseVariable: thirdPassphrase,
+		"TMPDIR":      w.home,
 		"IECHOR_HOST": "unix://" + w.file("no-engine.sock"),
 	}
 }
@@ -366,6 +374,17 @@ func (w *killWorld) generate(name string) {
 func (w *killWorld) stage(name string) {
 	w.t.Helper()
 	w.run("trust", "delegation", "add", "--stage", w.gun, "targets/"+name, "--key", w.file("alice.pub"), "--all-paths")
+}
+
+// noLeaks sees that no key stands unencrypted in anything that was written.
+func (w *killWorld) noLeaks() {
+	w.t.Helper()
+	var l keystest.Leaks
+	found, err := l.Scan(w.home, []string{"plain.pem"}, firstPassphrase, secondPassphrase)
+	w.check(err)
+	for _, f := range found {
+		w.t.Errorf("%s: unencrypted: %s", w.at, f)
+	}
 }
 
 // plainKey writes a key that is not encrypted and returns the file.

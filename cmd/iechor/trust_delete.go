@@ -119,7 +119,7 @@ func (d *desk) announceLocal(repo *repository) bool {
 	switch {
 	case e != nil:
 		d.warn("the local trust data of %s is damaged, and will be removed", repo.GUN())
-	case past != nil && trust.OnlyMadeHere(past):
+	case past != nil && past.Floor(tuf.RoleTimestamp) == 0:
 		d.warn("%s has been made here and was never published", repo.GUN())
 	}
 	return past != nil || e != nil || err != nil || len(staged) > 0
