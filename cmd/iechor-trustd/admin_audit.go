@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/signer"
 	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 )
@@ -151,26 +152,10 @@ func auditLine(r storage.AuditRecord, withName bool) string {
 	return strings.Join(append(columns, strings.Join(what, ", "), "by "+text), "\t")
 }
 
-// An anchor is an entry of the trail that is known from elsewhere.
-type anchor struct {
-	id   int64
-	hash [32]byte
-}
-
-func parseAnchor(text string) (anchor, error) {
-	number, digits, ok := strings.Cut(text, ":")
-	id, err := strconv.ParseInt(number, 10, 64)
-	hash, herr := hex.DecodeString(digits)
-	if !ok || err != nil || id < 1 || herr != nil || len(hash) != 32 {
-		return anchor{}, usage("--anchor is the number of an entry and its hash, such as 12:%s; it is %q", strings.Repeat("0f", 32), text)
-	}
-	return anchor{id, [32]byte(hash)}, nil
-}
-
 // A trailReader follows the chain from its beginning.
 type trailReader struct {
-	known   *anchor // nil: none is known
-	met     bool    // known was met, and is as it should be
+	known   *signer.AuditMark // of an entry that is known from elsewhere; nil: none
+	met     bool              // known was met, and is as it should be
 	last    database.Link
 	started time.Time // when the first entry was made
 	said    map[tuf.GUN]*told
@@ -189,9 +174,12 @@ func newTrailReader(text string) (*trailReader, error) {
 	if text == "" {
 		return t, nil
 	}
-	known, err := parseAnchor(text)
+	known, err := signer.ParseAuditMark(text)
+	if err != nil {
+		return nil, usage("--anchor: %w", err)
+	}
 	t.known = &known
-	return t, err
+	return t, nil
 }
 
 // add takes the next entry. Its error is final.
@@ -203,8 +191,8 @@ func (t *trailReader) add(l database.Link) error {
 	if err != nil {
 		return err
 	}
-	if t.known != nil && t.known.id == l.ID {
-		if t.met = t.known.hash == l.Hash; !t.met {
+	if t.known != nil && t.known.ID == l.ID {
+		if t.met = t.known.Hash == l.Hash; !t.met {
 			return fmt.Errorf("entry %d has not the hash that is known of it: everything up to it may have been rewritten: %w", l.ID, database.ErrBroken)
 		}
 	}
@@ -235,7 +223,7 @@ func (t *trailReader) add(l database.Link) error {
 // done says whether the anchor was met, once all entries were added.
 func (t *trailReader) done() error {
 	if t.known != nil && !t.met {
-		return fmt.Errorf("the trail ends with entry %d, before the one that is known, %d: its end was cut off: %w", t.last.ID, t.known.id, database.ErrBroken)
+		return fmt.Errorf("the trail ends with entry %d, before the one that is known, %d: its end was cut off: %w", t.last.ID, t.known.ID, database.ErrBroken)
 	}
 	return nil
 }
@@ -245,7 +233,8 @@ func (a *app) reportTrail(t *trailReader) error {
 		_, err := fmt.Fprintln(a.out, "the audit trail is empty")
 		return err
 	}
-	_, err := fmt.Fprintf(a.out, "nothing wrong found: %d entries, each follows the one before\nkeep for the next time: --anchor %d:%x\n", t.last.ID, t.last.ID, t.last.Hash)
+	_, err := fmt.Fprintf(a.out, "nothing wrong found: %d entries, each follows the one before\nkeep for the next time: --anchor %s\n",
+		t.last.ID, signer.AuditMark{ID: t.last.ID, Hash: t.last.Hash})
 	return err
 }
 

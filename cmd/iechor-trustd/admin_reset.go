@@ -97,8 +97,8 @@ func (s *admin) reset(ctx context.Context, gun tuf.GUN, o resetOptions) error {
 	}
 	_, err = fmt.Fprintf(s.out, `%[1]s is reset. Its owner can publish anew, with a new root key.
 What it was: iechor-trustd admin show %[1]s --incarnation %[2]d %[3]s
-To take it back while nothing new is published: iechor-trustd admin restore %[1]s --reason TEXT %[3]s
-`, gun, last.Number, s.where)
+To take it back, until %[4]s and while nothing new is published: iechor-trustd admin restore %[1]s --reason TEXT %[3]s
+`, gun, last.Number, s.where, date(s.now().Add(time.Duration(s.config.Retention.Deleted))))
 	return err
 }
 

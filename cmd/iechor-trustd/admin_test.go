@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -286,6 +287,38 @@ func TestAdminResetInAFolder(t *testing.T) {
 	}
 }
 
+// The commands of doc/operating.md, in their order.
+func TestAdminDocument(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)(t)
+	text, err := os.ReadFile("../../doc/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Administration\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	dir, n := t.TempDir(), 0
+	for line := range strings.Lines(section) {
+		command, ok := strings.CutPrefix(line, "$ ")
+		if !ok {
+			continue
+		}
+		n++
+		command = strings.ReplaceAll(command, "--config /etc/iechor-trustd/server.yaml", "--dir '"+s.dir+"'")
+		if strings.Contains(command, "--reason") {
+			command = strings.Replace(command, "--reason", "--yes --reason", 1)
+		}
+		c := exec.Command("sh", "-c", command)
+		c.Dir, c.Env = dir, append(os.Environ(), "HOME="+dir)
+		if text, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", strings.TrimSpace(command), err, text)
+		}
+	}
+	if n < 12 {
+		t.Errorf("doc/operating.md has %d commands about administration, want more", n)
+	}
+}
+
 // Wrong calls are refused before anything is done, and say how it is done.
 func TestAdminUsage(t *testing.T) {
 	t.Parallel()
@@ -308,7 +341,7 @@ func TestAdminUsage(t *testing.T) {
 		{"reset registry.example/none --dir DIR --yes --reason x", exitFailed, "nothing was ever published as"},
 		{"restore registry.example/app --dir DIR --yes --reason x", exitFailed, "is published and was never ended"},
 		{"audit --dir DIR --anchor 1:00", exitUsage, "--anchor and --file belong to --verify"},
-		{"audit --dir DIR --verify --anchor 1:00", exitUsage, "--anchor is the number of an entry and its hash"},
+		{"audit --dir DIR --verify --anchor 1:00", exitUsage, "--anchor: \"1:00\" is not a mark of an audit log: a number, a colon and 64 hexadecimal digits"},
 		{"audit --dir DIR --verify --file x", exitUsage, "leave out --config and --dir"},
 		{"audit --verify --file none", exitFailed, "no such file"},
 		{"expiring --dir DIR --within soon", exitUsage, `"soon" is not a duration`},

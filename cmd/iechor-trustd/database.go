@@ -28,12 +28,12 @@ func (a *app) openDatabase(ctx context.Context, setting string, migrate func(con
 	return at.Open(ctx)
 }
 
-func (a *app) openStore(ctx context.Context, setting string) (*storage.SQL, func(), error) {
+func (a *app) openStore(ctx context.Context, setting string, kept storage.Config) (*storage.SQL, func(), error) {
 	db, err := a.openDatabase(ctx, setting, storage.Migrate)
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := storage.Open(ctx, db)
+	store, err := kept.Open(ctx, db)
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}

@@ -186,7 +186,7 @@ func (m *move) open(ctx context.Context, o importNotaryOptions) error {
 		}
 	}
 	if o.serverDB != "" && (o.dir != "" || o.config != "") {
-		store, c, err := m.a.openStore(ctx, to.Storage)
+		store, c, err := m.a.openStore(ctx, to.Storage, storage.Config{})
 		if err != nil {
 			return err
 		}

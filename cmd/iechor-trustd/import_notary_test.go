@@ -244,7 +244,7 @@ func TestImportNotaryGoesOn(t *testing.T) {
 	t.Parallel()
 	dir := newHome(t)
 	file := "sqlite:" + filepath.Join(dir, "server", "server.db")
-	store, done, err := (&app{env: os.Getenv}).openStore(t.Context(), file)
+	store, done, err := (&app{env: os.Getenv}).openStore(t.Context(), file, storage.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

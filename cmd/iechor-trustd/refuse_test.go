@@ -59,6 +59,7 @@ func TestServerRefusesToStart(t *testing.T) {
 		{[]string{"--key-type", "rsa"}, `keys of type "rsa"`},
 		{[]string{"--prefixes", "acme"}, "invalid GUN prefix acme"},
 		{[]string{"--lifetime-timestamp", "1s"}, "must live for a minute at least"},
+		{[]string{"--retention-deleted", "0s"}, "retention.deleted must be longer than 0s"},
 		{[]string{"--log-level", "loud"}, `log-level "loud": choose debug, info, warn or error`},
 		{[]string{"--listen", "127.0.0.1:99999"}, "start the trust server: "},
 	} {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/iechor/trust/server"
 	"github.com/iechor/trust/signer"
+	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -39,10 +41,30 @@ type serverConfig struct {
 		Snapshot  duration `yaml:"snapshot" usage:"life of the snapshots that the server signs"`
 		Timestamp duration `yaml:"timestamp" usage:"life of timestamps"`
 	} `yaml:"lifetime"`
-	Idle        duration `yaml:"idle" usage:"repositories unread for so long are renewed at their next read, not ahead of time (0s: always ahead)"`
-	KeyType     string   `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
-	VersionStep int64    `yaml:"version-step" usage:"largest step between the versions of consecutive files"`
-	LogLevel    string   `yaml:"log-level" usage:"debug, info, warn or error"`
+	Retention   retention `yaml:"retention"`
+	Idle        duration  `yaml:"idle" usage:"repositories unread for so long are renewed at their next read, not ahead of time (0s: always ahead)"`
+	KeyType     string    `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
+	VersionStep int64     `yaml:"version-step" usage:"largest step between the versions of consecutive files"`
+	LogLevel    string    `yaml:"log-level" usage:"debug, info, warn or error"`
+}
+
+// retention says how long the store keeps what is no longer current.
+type retention struct {
+	Superseded duration `yaml:"superseded" usage:"how long targets, delegations and snapshots are kept after a newer one came"`
+	Timestamps duration `yaml:"timestamps" usage:"how long timestamps are kept after a newer one came"`
+	Deleted    duration `yaml:"deleted" usage:"how long a deleted or reset repository can be looked at and restored"`
+	Changes    duration `yaml:"changes" usage:"how long records of the changefeed are kept (0s: for ever)"`
+}
+
+// config is r as the store takes it.
+func (r retention) config() (storage.Config, error) {
+	for _, s := range settings(reflect.ValueOf(&r).Elem()) {
+		if s.value.Int() == 0 && s.flag() != "changes" {
+			return storage.Config{}, fmt.Errorf("retention.%s must be longer than 0s: readers hold files that point at what was superseded, and deletions can be taken back only while it is kept", s.flag())
+		}
+	}
+	return storage.Config{Superseded: time.Duration(r.Superseded), Timestamps: time.Duration(r.Timestamps),
+		Deleted: time.Duration(r.Deleted), Changes: time.Duration(r.Changes)}, nil
 }
 
 // signerAddress says how a server reaches its signer.
@@ -57,6 +79,8 @@ func defaultServerConfig() *serverConfig {
 	c := &serverConfig{Listen: "127.0.0.1:4443", KeyType: string(tuf.ECDSA), VersionStep: 1, LogLevel: "info", Auth: defaultAuthSettings()}
 	c.MaxAge.Current, c.MaxAge.Consistent = duration(5*time.Minute), duration(30*24*time.Hour)
 	c.Lifetime.Snapshot, c.Lifetime.Timestamp = duration(365*24*time.Hour), duration(3*24*time.Hour)
+	c.Retention.Superseded, c.Retention.Timestamps = duration(storage.DefaultSuperseded), duration(storage.DefaultTimestamps)
+	c.Retention.Deleted = duration(storage.DefaultDeleted)
 	c.Idle = duration(60 * 24 * time.Hour)
 	return c
 }
@@ -105,7 +129,11 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 		return err
 	}
 	defer keys.Close()
-	store, closeStore, err := a.openStore(ctx, c.Storage)
+	kept, err := c.Retention.config()
+	if err != nil {
+		return err
+	}
+	store, closeStore, err := a.openStore(ctx, c.Storage, kept)
 	if err != nil {
 		return err
 	}
