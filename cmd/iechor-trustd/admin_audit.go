@@ -23,8 +23,8 @@ import (
 )
 
 type auditOptions struct {
-	json, all, verify bool
-	anchor, file      string
+	json, all, verify   bool
+	since, anchor, file string
 }
 
 func newAdminAuditCmd(a *app) *cobra.Command {
@@ -36,7 +36,7 @@ func newAdminAuditCmd(a *app) *cobra.Command {
 
 Shows the newest entries of the audit trail: publishes, deletions, resets,
 restorations and rotations of the server's keys, when, by whom and from where.
---all shows the whole trail. --json prints entries as they are kept, one a line:
+--all shows the whole trail, --since what is as new. --json prints entries as they are kept, one a line:
 with --all that is an export which can be verified without the store, by
 --verify --file FILE.
 
@@ -47,6 +47,7 @@ that nothing up to there was rewritten. The servers' logs have them, too.`,
 		Args: atMostOne,
 	}
 	c.Flags().BoolVar(&o.all, "all", false, "the whole trail")
+	c.Flags().StringVar(&o.since, "since", "", "only from then on: 36h, 7d, 2026-11-28 or 2026-11-28T17:00:00Z")
 	c.Flags().BoolVar(&o.json, "json", false, "one JSON object a line")
 	c.Flags().BoolVar(&o.verify, "verify", false, "verify the whole trail")
 	c.Flags().StringVar(&o.anchor, "anchor", "", "the number and hash of an entry that is known: NUMBER:HASH")
@@ -68,8 +69,8 @@ that nothing up to there was rewritten. The servers' logs have them, too.`,
 		switch {
 		case o.anchor != "" && !o.verify, o.file != "" && !o.verify:
 			return usage("--anchor and --file belong to --verify")
-		case o.verify && (o.json || o.all || len(args) > 0):
-			return usage("--verify is about the whole trail: leave out --json, --all and the repository")
+		case o.verify && (o.json || o.all || o.since != "" || len(args) > 0):
+			return usage("--verify is about the whole trail: leave out --json, --all, --since and the repository")
 		case o.file != "" && (c.Flags().Changed("config") || c.Flags().Changed("dir")):
 			return usage("--file is verified without a store: leave out --config and --dir")
 		case o.file != "":
@@ -93,8 +94,15 @@ func (s *admin) audit(ctx context.Context, gun tuf.GUN, o auditOptions) error {
 		_, err := fmt.Fprintln(t, auditLine(r, true))
 		return err
 	}
-	if o.all {
-		var from int64
+	var from int64
+	var begin time.Time
+	if o.since != "" {
+		var err error
+		if begin, err = since(o.since, s.now()); err != nil {
+			return err
+		}
+	}
+	if o.all || o.since != "" {
 		for {
 			page, err := s.store.Audit(ctx, storage.AuditQuery{GUN: gun, From: from})
 			if err != nil {
@@ -105,6 +113,9 @@ func (s *admin) audit(ctx context.Context, gun tuf.GUN, o auditOptions) error {
 			}
 			for _, r := range page {
 				from = r.Link.ID
+				if r.Act != "" && r.At.Before(begin) {
+					continue
+				}
 				if err := show(r); err != nil {
 					return err
 				}
@@ -154,8 +165,8 @@ func auditLine(r storage.AuditRecord, withName bool) string {
 
 // A trailReader follows the chain from its beginning.
 type trailReader struct {
-	known   *signer.AuditMark // of an entry that is known from elsewhere; nil: none
-	met     bool              // known was met, and is as it should be
+	known   *signer.AuditAnchor // of an entry that is known from elsewhere; nil: none
+	met     bool                // known was met, and is as it should be
 	last    database.Link
 	started time.Time // when the first entry was made
 	said    map[tuf.GUN]*told
@@ -174,7 +185,7 @@ func newTrailReader(text string) (*trailReader, error) {
 	if text == "" {
 		return t, nil
 	}
-	known, err := signer.ParseAuditMark(text)
+	known, err := signer.ParseAuditAnchor(text)
 	if err != nil {
 		return nil, usage("--anchor: %w", err)
 	}
@@ -234,7 +245,7 @@ func (a *app) reportTrail(t *trailReader) error {
 		return err
 	}
 	_, err := fmt.Fprintf(a.out, "nothing wrong found: %d entries, each follows the one before\nkeep for the next time: --anchor %s\n",
-		t.last.ID, signer.AuditMark{ID: t.last.ID, Hash: t.last.Hash})
+		t.last.ID, signer.AuditAnchor{ID: t.last.ID, Hash: t.last.Hash})
 	return err
 }
 

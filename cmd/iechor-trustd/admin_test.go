@@ -341,7 +341,7 @@ func TestAdminUsage(t *testing.T) {
 		{"reset registry.example/none --dir DIR --yes --reason x", exitFailed, "nothing was ever published as"},
 		{"restore registry.example/app --dir DIR --yes --reason x", exitFailed, "is published and was never ended"},
 		{"audit --dir DIR --anchor 1:00", exitUsage, "--anchor and --file belong to --verify"},
-		{"audit --dir DIR --verify --anchor 1:00", exitUsage, "--anchor: \"1:00\" is not a mark of an audit log: a number, a colon and 64 hexadecimal digits"},
+		{"audit --dir DIR --verify --anchor 1:00", exitUsage, "--anchor: \"1:00\" is not an anchor of an audit log: a number, a colon and 64 hexadecimal digits"},
 		{"audit --dir DIR --verify --file x", exitUsage, "leave out --config and --dir"},
 		{"audit --verify --file none", exitFailed, "no such file"},
 		{"expiring --dir DIR --within soon", exitUsage, `"soon" is not a duration`},
