@@ -128,8 +128,7 @@ func ParseAudit(l database.Link) (AuditRecord, error) {
 	return r, nil
 }
 
-// record appends to the trail. The caller has advanced the row of counters in
-// t, which every writer does first.
+// record appends to the trail, in a transaction of inTurn.
 func record(ctx context.Context, t *database.Tx, r AuditRecord) error {
 	raw, err := r.encode()
 	if err != nil {
@@ -141,10 +140,7 @@ func record(ctx context.Context, t *database.Tx, r AuditRecord) error {
 
 // Record implements [Store].
 func (s *SQL) Record(ctx context.Context, r AuditRecord) error {
-	err := s.db.Update(ctx, func(t *database.Tx) error {
-		if _, err := t.Exec(ctx, "UPDATE counters SET seq = seq WHERE id = 1"); err != nil {
-			return err
-		}
+	err := s.inTurn(ctx, func(t *database.Tx) error {
 		// A client that asks again gets the same key, and no entry more.
 		last, err := trail.Read(ctx, t, database.ChainQuery{GUN: string(r.Repository), Limit: 1, Backwards: true})
 		if err != nil {

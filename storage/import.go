@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/iechor/trust/database"
@@ -87,6 +88,9 @@ func (s *SQL) Import(ctx context.Context, gun tuf.GUN, base *State, from Source,
 		}
 		if state, err = current(ctx, t, gun); err != nil {
 			return err
+		}
+		if base != nil && slices.Equal(base.files(), state.files()) {
+			return nil // the other server has renewed what it signs; see [Publish]
 		}
 		return record(ctx, t, AuditRecord{At: now, Act: Imported, Repository: gun, Actor: by, Seq: state.Seq, Incarnation: state.Incarnation,
 			Version: state.Roles[tuf.RoleTimestamp].Version, Files: state.files()})

@@ -220,6 +220,9 @@ func (t *trailReader) add(l database.Link) error {
 		t.said[r.Repository] = have
 	}
 	have.seq, have.ended = r.Seq, r.Act == storage.Deleted || r.Act == storage.Reset
+	if r.Act == storage.Imported || r.Act == storage.Restore {
+		clear(have.files) // all that is current since is named
+	}
 	for _, role := range r.Dropped {
 		delete(have.files, role)
 	}

@@ -135,7 +135,7 @@ func (a *app) importService(ctx context.Context, o importServiceOptions) error {
 	if err != nil {
 		return err
 	}
-	store, closeStore, err := a.openStore(ctx, to.Storage)
+	store, closeStore, err := a.openStore(ctx, to.Storage, storage.Config{})
 	if err != nil {
 		return err
 	}
@@ -519,7 +519,7 @@ signed that), the old service's timestamp stands, and expires.`,
 		} else {
 			to.Storage = "sqlite:" + filepath.Join(dir, "server", "server.db")
 		}
-		store, closeStore, err := a.openStore(c.Context(), to.Storage)
+		store, closeStore, err := a.openStore(c.Context(), to.Storage, storage.Config{})
 		if err != nil {
 			return err
 		}

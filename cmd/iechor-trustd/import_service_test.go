@@ -177,7 +177,7 @@ func TestImportServiceRefuses(t *testing.T) {
 			t.Errorf("import says\n%s, want %q in it", out, want)
 		}
 	}
-	store, done, err := (&app{env: os.Getenv}).openStore(t.Context(), "sqlite:"+filepath.Join(to, "server", "server.db"))
+	store, done, err := (&app{env: os.Getenv}).openStore(t.Context(), "sqlite:"+filepath.Join(to, "server", "server.db"), storage.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
