@@ -132,6 +132,27 @@ func TestAttackOldSnapshotUnderNewKey(t *testing.T) {
 	s.publish(t, "four")
 }
 
+// attacks.md F17: a new timestamp over the snapshot of another repository,
+// whatever is done to its signatures.
+func TestAttackSnapshotOfAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s, other := newServer(t, w, w, app), newServer(t, w, w, "registry.example/other")
+	s.publish(t, "one")
+	for range 3 {
+		other.publish(t, "theirs")
+	}
+	meta, err := tuf.Outline(tuf.RoleSnapshot, other.snapshot, tuf.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, snapshot := range [][]byte{other.snapshot, envelope(t, meta.Canonical, tuf.Signature{KeyID: s.snapshotKey.ID(), Method: "ecdsa", Value: make([]byte, 64)})} {
+		_, err = w.Sign(t.Context(), s.timestampRequest(t, 2, snapshot))
+		wantRefusal(t, "a snapshot of another repository", err)
+	}
+	s.publish(t, "two")
+}
+
 // attacks.md S7: rotation without end makes one key, and forgetting in between
 // makes a bounded number.
 func TestAttackRotateWithoutEnd(t *testing.T) {

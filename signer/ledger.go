@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/iechor/trust/database"
@@ -77,6 +78,9 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, who string, c *cla
 	if err != nil {
 		return sig, public, false, err
 	}
+	if err := t.ownSnapshot(ctx, x, c); err != nil {
+		return sig, public, false, err
+	}
 	s, err := t.signer(k)
 	if err != nil {
 		return sig, public, false, err
@@ -103,6 +107,20 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, who string, c *cla
 		Payload: hex.EncodeToString(sum[:]), Expires: &c.payload.Expires,
 	})
 	return sig, k.public, false, err
+}
+
+// ownSnapshot refuses a timestamp over a snapshot that was signed here for
+// another repository. One that was not signed here is its owners' business.
+func (t *Table) ownSnapshot(ctx context.Context, x *database.Tx, c *claim) error {
+	if c.snapshot == nil {
+		return nil
+	}
+	sum := sha256.Sum256(c.snapshot.Canonical)
+	guns, err := texts(ctx, x, "SELECT gun FROM signer_statements WHERE payload = ?", sum[:])
+	if err == nil && len(guns) > 0 && !slices.Contains(guns, string(c.GUN)) {
+		err = refuse("the snapshot is one of %s", guns[0])
+	}
+	return err
 }
 
 // answered returns the signature that was made of the very same payload by the

@@ -195,7 +195,7 @@ func (a *app) reportAudit(r signer.AuditReport, anchors int, asJSON bool) error 
 	if anchors > 0 {
 		text += ", and agree with what was noted"
 	}
-	_, err := fmt.Fprintf(a.out, "%s\nmark %s\n", text, r.Last)
+	_, err := fmt.Fprintf(a.out, "%s\nanchor %s\n", text, r.Last)
 	return err
 }
 

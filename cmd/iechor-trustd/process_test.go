@@ -297,9 +297,13 @@ func (s *site) expand(text string) string {
 	return strings.NewReplacer("DIR", s.dir, "SIGNER", s.signerAt.l.Addr().String()).Replace(text)
 }
 
-// configureSigner writes the signer's configuration, with more lines.
-func (s *site) configureSigner(t testing.TB, more string) {
+// configureSigner writes the signer's configuration, with more lines. The server
+// has the rights, all of a server's if none are given.
+func (s *site) configureSigner(t testing.TB, more string, rights ...string) {
 	t.Helper()
+	if len(rights) == 0 {
+		rights = []string{"sign", "create", "forget"}
+	}
 	if !strings.Contains(more, "\nkey-encryption-key:") {
 		more += "\nkey-encryption-key: file:DIR/signer/kek"
 	}
@@ -309,8 +313,8 @@ tls: {certificate: DIR/signer.crt, key: DIR/signer.key}
 client-ca: DIR/site-ca.crt
 storage: sqlite:DIR/signer/signer.db
 identities:
-  `+serverIdentity+`: [sign, create, forget]
-  operator.example: [operate]
+  `+serverIdentity+`: [`+strings.Join(rights, ", ")+`]
+  operator.example: [operate, forget]
 `+more+"\n"))
 }
 
