@@ -254,6 +254,8 @@ type site struct {
 	signerAt *relay
 	signer   *process
 	client   *http.Client
+
+	signerStorage string
 }
 
 // kek returns a key-encryption key.
@@ -261,11 +263,17 @@ func kek(seed string) string { return strings.Repeat(seed, 64/len(seed)) }
 
 func newSite(t testing.TB) *site {
 	t.Helper()
+	return newSiteOn(t, "sqlite:DIR/server/server.db", "sqlite:DIR/signer/signer.db")
+}
+
+// newSiteOn makes a site whose server and signer keep their data there.
+func newSiteOn(t testing.TB, server, signer string) *site {
+	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("processes are told to end by signals here")
 	}
 	dir := t.TempDir()
-	s := &site{dir: dir, signerAt: newRelay(t)}
+	s := &site{dir: dir, signerAt: newRelay(t), signerStorage: signer}
 	s.ca = newAuthority(t, dir, "site")
 	s.caller = s.ca.issue(t, dir, "caller", serverIdentity)
 	s.operator = s.ca.issue(t, dir, "operator", "operator.example")
@@ -283,7 +291,7 @@ func newSite(t testing.TB) *site {
 listen: 127.0.0.1:0
 authentication: none
 tls: {certificate: DIR/server.crt, key: DIR/server.key}
-storage: sqlite:DIR/server/server.db
+storage: "`+server+`"
 signer: {url: "https://SIGNER", ca: DIR/site-ca.crt, certificate: DIR/caller.crt, key: DIR/caller.key}
 max-age: {current: 0s}
 key-type: ed25519
@@ -311,7 +319,7 @@ func (s *site) configureSigner(t testing.TB, more string, rights ...string) {
 listen: 127.0.0.1:0
 tls: {certificate: DIR/signer.crt, key: DIR/signer.key}
 client-ca: DIR/site-ca.crt
-storage: sqlite:DIR/signer/signer.db
+storage: "`+s.signerStorage+`"
 identities:
   `+serverIdentity+`: [`+strings.Join(rights, ", ")+`]
   operator.example: [operate, forget]
@@ -344,7 +352,10 @@ func (s *site) dial(t testing.TB, ca *authority, show certificateFiles) *signer.
 // check runs "iechor-trustd check" on the stores of both server and signer.
 func (s *site) check(t testing.TB) (status int, stdout, stderr string) {
 	t.Helper()
-	return runProcess(t, nil, "check", "--dir", s.dir)
+	if strings.HasPrefix(s.signerStorage, "sqlite:DIR/") {
+		return runProcess(t, nil, "check", "--dir", s.dir) // whether they run or not
+	}
+	return runProcess(t, nil, "check", "--config", s.file("server.yaml"))
 }
 
 // sound fails the test unless check finds nothing.

@@ -143,7 +143,7 @@ func (p *publisher) update(ctx context.Context, at *process) (*tuf.Set, error) {
 		case status == http.StatusNotFound:
 			err = u.Missing(want)
 		default:
-			err = fmt.Errorf("GET %s = %d %s", route.Path(), status, body)
+			err = &api.Error{Status: status, Message: fmt.Sprintf("GET %s = %d %s", route.Path(), status, body)}
 		}
 		if err != nil {
 			return nil, err

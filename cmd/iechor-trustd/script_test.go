@@ -19,11 +19,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/sandbox"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"iechor-trustd": main})
+	testscript.Main(databasetest.Main(m), map[string]func(){"iechor-trustd": main})
 }
 
 // peers are the foreign programs that scripts run, and the Debian packages
@@ -40,8 +41,14 @@ func required(peer string) bool {
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:       "testdata",
+	p := scripts(startSandbox, check)
+	p.Dir = "testdata"
+	testscript.Run(t, p)
+}
+
+// scripts are run with a service that begin starts and look checks.
+func scripts(begin, look func(*testscript.TestScript, bool, []string)) testscript.Params {
+	return testscript.Params{
 		Condition: peerCondition,
 		Setup: func(e *testscript.Env) error {
 			for _, name := range []string{"ROOT", "TARGETS", "SNAPSHOT", "DELEGATION"} {
@@ -53,10 +60,10 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"sandbox": startSandbox, "dockerd": startDockerd, "docker-registry": startRegistry,
-			"image": importImage, "keep": keep, "check": check, "stage": stage,
+			"sandbox": begin, "dockerd": startDockerd, "docker-registry": startRegistry,
+			"image": importImage, "keep": keep, "check": look, "stage": stage,
 		},
-	})
+	}
 }
 
 // peerCondition says whether the peer of a condition peer:NAME is installed.
@@ -94,19 +101,24 @@ func startSandbox(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(name+"_AUTH", base64.StdEncoding.EncodeToString([]byte(l.User+":"+l.Password)))
 	}
 	ts.Setenv("REGISTRY", s.Registry)
-	ts.Setenv("TRUST", s.Trust)
-	ts.Setenv("CA", filepath.Join(dir, "ca.crt"))
+	lead(ts, s.Trust, filepath.Join(dir, "ca.crt"))
+}
+
+// lead has notary and docker find the way to a trust server.
+func lead(ts *testscript.TestScript, trust, authority string) {
+	ts.Setenv("TRUST", trust)
+	ts.Setenv("CA", authority)
 	home := ts.MkAbs("home")
 	ts.Setenv("HOME", home)
-	tls := filepath.Join(home, ".docker", "tls", strings.TrimPrefix(s.Trust, "https://"))
+	tls := filepath.Join(home, ".docker", "tls", strings.TrimPrefix(trust, "https://"))
 	ts.Check(os.MkdirAll(tls, 0o700))
-	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	ca, err := os.ReadFile(authority)
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(tls, "ca.crt"), ca, 0o644))
 	ts.Check(os.MkdirAll(filepath.Join(home, ".notary"), 0o700))
 	ts.Check(os.WriteFile(filepath.Join(home, ".notary", "config.json"),
-		fmt.Appendf(nil, `{"remote_server":{"url":%q,"root_ca":%q}}`, s.Trust, filepath.Join(dir, "ca.crt")), 0o600))
-	ts.Setenv("DOCKER_CONTENT_TRUST_SERVER", s.Trust)
+		fmt.Appendf(nil, `{"remote_server":{"url":%q,"root_ca":%q}}`, trust, authority), 0o600))
+	ts.Setenv("DOCKER_CONTENT_TRUST_SERVER", trust)
 }
 
 // run starts a program that is ended with the script, and waits until ready

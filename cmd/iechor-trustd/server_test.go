@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -21,7 +22,10 @@ import (
 // nobody is told that the server is broken because others were faster.
 func TestTwoServers(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) { testTwoServers(t, newSiteOn(t, fresh(t), fresh(t))) })
+}
+
+func testTwoServers(t *testing.T, s *site) {
 	s.startSigner(t)
 	servers := []*process{s.startServer(t), s.startServer(t)}
 	shared := newPublisher(t, s, "registry.example/shared")

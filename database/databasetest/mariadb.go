@@ -177,7 +177,7 @@ func StartGalera(t testing.TB, n int) *Galera {
 			"--wsrep-on=ON", "--wsrep-provider="+provider, "--wsrep-cluster-name=test", "--wsrep-sst-method=rsync",
 			"--wsrep-node-address=127.0.0.1:"+one.group, "--wsrep-sst-receive-address=127.0.0.1:"+sst,
 			"--wsrep-provider-options=base_port="+one.group+";gmcast.listen_addr=tcp://127.0.0.1:"+one.group+
-				";ist.recv_addr=127.0.0.1:"+ist+";gcache.size=16M;evs.suspect_timeout=PT2S;evs.inactive_timeout=PT6S;evs.inactive_check_period=PT0.5S")
+				";ist.recv_addr=127.0.0.1:"+ist+";gcache.size=16M")
 		if err != nil {
 			t.Fatal(err)
 		}
