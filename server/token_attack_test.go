@@ -16,6 +16,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -151,6 +152,13 @@ func selfSigned(t testing.TB, key *ecdsa.PrivateKey) []byte {
 	return der
 }
 
+// bearing asks a to let a token's bearer read good.example/a.
+func bearing(a *TokenAuth, token string) (Grant, error) {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	return a.Authorize(r, Access{"repository", "good.example/a", pull})
+}
+
 // refusedTokens presents tokens that must not be let in: neither reads, keys,
 // uploads nor deletions, the second time neither. Nothing changes, and the
 // honest token is let in before and afterwards.
@@ -247,12 +255,12 @@ func TestAttackTokenNotYetValid(t *testing.T) {
 func TestTokenLeeway(t *testing.T) {
 	t.Parallel()
 	key, kid := serviceKey(t)
-	for leeway, want := range map[time.Duration]int{0: 404, 2 * time.Minute: 404, 10 * time.Second: 401, -1: 401} {
-		w := tokenWorld(t, func(c *TokenConfig) { c.Leeway = leeway })
+	for leeway, want := range map[time.Duration]bool{0: true, 2 * time.Minute: true, 10 * time.Second: false, -1: false} {
+		a := tokenAuth(t, func(c *TokenConfig) { c.Leeway = leeway })
 		for _, edit := range []func(object){set("nbf", stockTime.Add(50*time.Second).Unix()), set("exp", stockTime.Add(-50*time.Second).Unix())} {
 			token := forge(t, header("ES256", "kid", kid), edit, key)
-			if r := w.get("/v2/good.example/a/_trust/tuf/root.json", "Authorization", "Bearer "+token); r.Code != want {
-				t.Errorf("50 seconds off with a leeway of %v = %d, want %d", leeway, r.Code, want)
+			if _, err := bearing(a, token); (err == nil) != want {
+				t.Errorf("50 seconds off with a leeway of %v = %v, want %t", leeway, err, want)
 			}
 		}
 	}
@@ -417,26 +425,26 @@ func TestTokenAlgorithms(t *testing.T) {
 		keys  []byte
 		allow []string
 		token string
-		want  int
+		want  bool
 	}{
-		{"ES256 of the set", all, nil, forge(t, header("ES256", "kid", "one"), nil, ec), 404},
-		{"RS256 of the set", all, nil, forge(t, header("RS256", "kid", "two"), nil, rs), 404},
-		{"EdDSA of the set", all, nil, forge(t, header("EdDSA", "kid", "three"), nil, ed), 404},
-		{"by its libtrust id", all, nil, forge(t, header("ES256", "kid", ecID), nil, ec), 404},
-		{"x5c with a set", all, nil, forge(t, header("ES256", "x5c", [][]byte{selfSigned(t, ec)}), nil, ec), 404},
-		{"x5c of another with a set", all, nil, forge(t, header("ES256", "kid", "one", "x5c", [][]byte{selfSigned(t, newECKey(t))}), nil, ec), 401},
-		{"another key's name", all, nil, forge(t, header("ES256", "kid", "two"), nil, ec), 401},
-		{"not allowed", all, []string{"RS256"}, forge(t, header("ES256", "kid", "one"), nil, ec), 401},
-		{"allowed", all, []string{"RS256"}, forge(t, header("RS256", "kid", "two"), nil, rs), 404},
-		{"against the key's own algorithm", keySet(named("one", asJWK(t, rs.Public()), "alg", "RS512")), nil, forge(t, header("RS256", "kid", "one"), nil, rs), 401},
-		{"a key for encryption", keySet(named("one", asJWK(t, ec.Public()), "use", "enc"), named("two", asJWK(t, rs.Public()))), nil, forge(t, header("ES256", "kid", "one"), nil, ec), 401},
-		{"kid of the bundle", certificate, nil, forge(t, header("ES256", "kid", ecID), nil, ec), 404},
-		{"jwk of the bundle", certificate, nil, forge(t, header("ES256", "jwk", asJWK(t, ec.Public())), nil, ec), 404},
-		{"audience in a list", certificate, nil, forge(t, header("ES256", "kid", ecID), set("aud", []string{"x", "notary-svc"}), ec), 404},
+		{"ES256 of the set", all, nil, forge(t, header("ES256", "kid", "one"), nil, ec), true},
+		{"RS256 of the set", all, nil, forge(t, header("RS256", "kid", "two"), nil, rs), true},
+		{"EdDSA of the set", all, nil, forge(t, header("EdDSA", "kid", "three"), nil, ed), true},
+		{"by its libtrust id", all, nil, forge(t, header("ES256", "kid", ecID), nil, ec), true},
+		{"x5c with a set", all, nil, forge(t, header("ES256", "x5c", [][]byte{selfSigned(t, ec)}), nil, ec), true},
+		{"x5c of another with a set", all, nil, forge(t, header("ES256", "kid", "one", "x5c", [][]byte{selfSigned(t, newECKey(t))}), nil, ec), false},
+		{"another key's name", all, nil, forge(t, header("ES256", "kid", "two"), nil, ec), false},
+		{"not allowed", all, []string{"RS256"}, forge(t, header("ES256", "kid", "one"), nil, ec), false},
+		{"allowed", all, []string{"RS256"}, forge(t, header("RS256", "kid", "two"), nil, rs), true},
+		{"against the key's own algorithm", keySet(named("one", asJWK(t, rs.Public()), "alg", "RS512")), nil, forge(t, header("RS256", "kid", "one"), nil, rs), false},
+		{"a key for encryption", keySet(named("one", asJWK(t, ec.Public()), "use", "enc"), named("two", asJWK(t, rs.Public()))), nil, forge(t, header("ES256", "kid", "one"), nil, ec), false},
+		{"kid of the bundle", certificate, nil, forge(t, header("ES256", "kid", ecID), nil, ec), true},
+		{"jwk of the bundle", certificate, nil, forge(t, header("ES256", "jwk", asJWK(t, ec.Public())), nil, ec), true},
+		{"audience in a list", certificate, nil, forge(t, header("ES256", "kid", ecID), set("aud", []string{"x", "notary-svc"}), ec), true},
 	} {
-		w := tokenWorld(t, func(c *TokenConfig) { c.Keys, c.Algorithms = tokenKeys(t, tt.keys), tt.allow })
-		if r := w.get("/v2/good.example/a/_trust/tuf/root.json", "Authorization", "Bearer "+tt.token); r.Code != tt.want {
-			t.Errorf("%s = %d %s, want %d", tt.name, r.Code, r.Header().Get("WWW-Authenticate"), tt.want)
+		a := tokenAuth(t, func(c *TokenConfig) { c.Keys, c.Algorithms = tokenKeys(t, tt.keys), tt.allow })
+		if _, err := bearing(a, tt.token); (err == nil) != tt.want {
+			t.Errorf("%s = %v, want %t", tt.name, err, tt.want)
 		}
 	}
 }
@@ -475,13 +483,7 @@ func TestTokenReaders(t *testing.T) {
 	key, kid := serviceKey(t)
 	for actions, want := range map[string]Grant{"pull": {Who: "alice"}, "pull,push": {Who: "alice", Publisher: true}, "*": {Who: "alice", Publisher: true}} {
 		token := forge(t, header("ES256", "kid", kid), set("access", []any{object{"type": "repository", "name": "good.example/a", "actions": strings.Split(actions, ",")}}), key)
-		w := tokenWorld(t)
-		r, err := http.NewRequest(http.MethodGet, "/", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+token)
-		if got, err := w.c.Auth.Authorize(r, Access{"repository", "good.example/a", pull}); err != nil || got != want {
+		if got, err := bearing(tokenAuth(t), token); err != nil || got != want {
 			t.Errorf("Authorize of %s = %+v, %v, want %+v", actions, got, err, want)
 		}
 	}

@@ -32,13 +32,12 @@ func bundle(t *testing.T) []byte {
 	return raw
 }
 
-// tokenWorld is a server with the token service of the recordings.
-func tokenWorld(t *testing.T, edit ...func(*TokenConfig)) *world {
+// tokenAuth believes the token service of the recordings, at their time.
+func tokenAuth(t *testing.T, edit ...func(*TokenConfig)) *TokenAuth {
 	t.Helper()
-	now := &clock{now: stockTime}
 	c := TokenConfig{
 		Realm: "https://auth.example/token", Service: "notary-svc", Issuer: "auth.example",
-		Keys: tokenKeys(t, bundle(t)), Now: now.Now,
+		Keys: tokenKeys(t, bundle(t)), Now: func() time.Time { return stockTime },
 	}
 	for _, f := range edit {
 		f(&c)
@@ -47,6 +46,14 @@ func tokenWorld(t *testing.T, edit ...func(*TokenConfig)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return auth
+}
+
+// tokenWorld is a server with the token service of the recordings.
+func tokenWorld(t *testing.T, edit ...func(*TokenConfig)) *world {
+	t.Helper()
+	now := &clock{now: stockTime}
+	auth := tokenAuth(t, append(edit, func(c *TokenConfig) { c.Now = now.Now })...)
 	dir := t.TempDir()
 	return newWorldOn(t, openStore(t, dir+"/server.db"), openSigner(t, dir+"/signer.db", now.Now), now, func(c *Config) {
 		c.Auth, c.Prefixes, c.KeyType = auth, []string{"good.example/"}, tuf.ECDSA

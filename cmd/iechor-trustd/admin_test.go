@@ -30,7 +30,7 @@ func TestAdminScripts(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.startSigner(t)
-	write(t, s.file("htpasswd"), htpasswd(t, "alice", "wonderland", "carol", "christmas"))
+	write(t, s.file("htpasswd"), aliceWonderland+carolChristmas)
 	write(t, s.file("access.yaml"), "repositories:\n  \"*\": {pull: [anyone], push: [alice], admin: [carol]}\n")
 	s.authenticate(t, "authentication: htpasswd\nhtpasswd: {file: DIR/htpasswd}\naccess: DIR/access.yaml\n")
 	server := s.startServer(t)

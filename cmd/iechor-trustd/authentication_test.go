@@ -20,8 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/server"
 	"github.com/iechor/trust/tuf"
@@ -37,18 +35,13 @@ func (s *site) authenticate(t testing.TB, lines string) {
 	write(t, s.file("server.yaml"), strings.Replace(string(raw), "authentication: none\n", s.expand(lines), 1))
 }
 
-func htpasswd(t testing.TB, passwords ...string) string {
-	t.Helper()
-	var b strings.Builder
-	for i := 0; i < len(passwords); i += 2 {
-		h, err := bcrypt.GenerateFromPassword([]byte(passwords[i+1]), bcrypt.DefaultCost)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&b, "%s:%s\n", passwords[i], h)
-	}
-	return b.String()
-}
+// Lines of a file of users, made beforehand because that takes its time.
+const (
+	aliceWonderland   = "alice:$2a$10$bBT14PTKlszaqmu2YCrS0.nBMmQQ5ON9i3bKUjXBnKmdiyBZt0g7i\n"
+	aliceLookingGlass = "alice:$2a$10$ZnUo.h0qzMxhWHQrgl9Wnuw3dAqx96THFGpteqOSldu.AgO9h5/nK\n"
+	bobBuilder        = "bob:$2a$10$ZY.5bVAfvP5pKnDTw07SDOrKXN0s0FT7IuhuaiQSGamDEQo1Lkld2\n"
+	carolChristmas    = "carol:$2a$10$aYXYt/7j.vzaPymfYeBS2.ypyEX1S2sJlE2282jfVkhfbiGoL6yfi\n"
+)
 
 // A login is added to all requests of a client.
 type login struct {
@@ -108,8 +101,7 @@ func TestServerWithPasswordsAndCertificates(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.startSigner(t)
-	users := htpasswd(t, "alice", "wonderland", "bob", "builder", "carol", "christmas")
-	write(t, s.file("htpasswd"), users)
+	write(t, s.file("htpasswd"), aliceWonderland+bobBuilder+carolChristmas)
 	write(t, s.file("access.yaml"), accessRules)
 	machines := newAuthority(t, s.dir, "machines")
 	s.authenticate(t, "authentication: certificate, htpasswd\nhtpasswd: {file: DIR/htpasswd}\naccess: DIR/access.yaml\nclient-ca: DIR/machines-ca.crt\nlog-level: debug\n")
@@ -176,7 +168,7 @@ func TestServerWithPasswordsAndCertificates(t *testing.T) {
 	write(t, s.file("htpasswd"), "alice:plain\n")
 	hup()
 	at.logs(`"msg":"users not reloaded"`)
-	write(t, s.file("htpasswd"), htpasswd(t, "alice", "looking-glass"))
+	write(t, s.file("htpasswd"), aliceLookingGlass)
 	hup()
 	at.logs(`"msg":"users reloaded"`)
 	write(t, s.file("access.yaml"), strings.Replace(accessRules, "admin: [carol]", "admin: [alice]", 1))
@@ -191,7 +183,7 @@ func TestServerWithPasswordsAndCertificates(t *testing.T) {
 	at.logs(`"msg":"repository deleted"`)
 	at.stop()
 	log := at.log.String()
-	for _, secret := range []string{"wonderland", "builder", "looking-glass", "x.y.z", strings.TrimPrefix(basic("bob", "builder"), "Basic "), strings.Split(users, ":")[1][:20]} {
+	for _, secret := range []string{"wonderland", "builder", "looking-glass", "x.y.z", strings.TrimPrefix(basic("bob", "builder"), "Basic "), aliceWonderland[6:26]} {
 		if strings.Contains(log, secret) {
 			t.Errorf("%q is in the log:\n%s", secret, log)
 		}
@@ -287,7 +279,7 @@ func TestAuthenticationRefused(t *testing.T) {
 		return filepath.Join(dir, name)
 	}
 	rules := file("access.yaml", accessRules)
-	users := file("htpasswd", htpasswd(t, "alice", "x"))
+	users := file("htpasswd", aliceWonderland)
 	weak := file("weak", "alice:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n")
 	token := []string{"--authentication=token", "--token-realm=https://auth.example", "--token-service=s", "--token-issuer=i", "--token-keys=" + ca.file}
 	passwords := []string{"--authentication=htpasswd", "--htpasswd-file=" + users, "--access=" + rules}
