@@ -19,14 +19,25 @@ type resetOptions struct {
 	yes    bool
 }
 
-func (o *resetOptions) flags(c *cobra.Command) {
+// reasonedCommand completes c, which changes one repository and has to say why.
+func (a *app) reasonedCommand(c *cobra.Command, do func(s *admin, ctx context.Context, gun tuf.GUN, o resetOptions) error) *cobra.Command {
+	var o resetOptions
 	c.Args = cobra.ArbitraryArgs
 	c.Flags().StringVar(&o.reason, "reason", "", "why, for the audit trail; needed")
 	c.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
+	return a.adminCommand(c, true, func(ctx context.Context, s *admin, args []string) error {
+		gun, err := oneRepository(args)
+		if err != nil {
+			return err
+		}
+		if err := checkReason(o.reason); err != nil {
+			return err
+		}
+		return do(s, ctx, gun, o)
+	})
 }
 
 func newAdminResetCmd(a *app) *cobra.Command {
-	var o resetOptions
 	c := &cobra.Command{
 		Use:   "reset REPOSITORY",
 		Short: "End a repository whose owner has lost the root key",
@@ -43,17 +54,7 @@ server says, can be seen with "admin show --incarnation N", and come back with
 with the reason, for ever. The signer drops the keys that it kept ready; to be
 called, it has to let this identity do so (right forget).`,
 	}
-	o.flags(c)
-	return a.adminCommand(c, true, func(ctx context.Context, s *admin, args []string) error {
-		gun, err := oneRepository(args)
-		if err != nil {
-			return err
-		}
-		if err := checkReason(o.reason); err != nil {
-			return err
-		}
-		return s.reset(ctx, gun, o)
-	})
+	return a.reasonedCommand(c, (*admin).reset)
 }
 
 func (s *admin) reset(ctx context.Context, gun tuf.GUN, o resetOptions) error {
@@ -174,7 +175,6 @@ func (s *admin) sure(ctx context.Context, gun tuf.GUN, question string, yes bool
 }
 
 func newAdminRestoreCmd(a *app) *cobra.Command {
-	var o resetOptions
 	c := &cobra.Command{
 		Use:   "restore REPOSITORY",
 		Short: "Take back the deletion or reset of a repository",
@@ -185,17 +185,7 @@ under its name since and all its files are kept: it is as it was, for old and
 new clients. The signer uses its keys again; it has to let this identity operate
 it (right operate), which a server may not.`,
 	}
-	o.flags(c)
-	return a.adminCommand(c, true, func(ctx context.Context, s *admin, args []string) error {
-		gun, err := oneRepository(args)
-		if err != nil {
-			return err
-		}
-		if err := checkReason(o.reason); err != nil {
-			return err
-		}
-		return s.restore(ctx, gun, o)
-	})
+	return a.reasonedCommand(c, (*admin).restore)
 }
 
 func (s *admin) restore(ctx context.Context, gun tuf.GUN, o resetOptions) error {

@@ -305,9 +305,7 @@ func TestAdminDocument(t *testing.T) {
 		}
 		n++
 		command = strings.ReplaceAll(command, "--config /etc/iechor-trustd/server.yaml", "--dir '"+s.dir+"'")
-		if strings.Contains(command, "--reason") {
-			command = strings.Replace(command, "--reason", "--yes --reason", 1)
-		}
+		command = strings.Replace(command, "--reason", "--yes --reason", 1)
 		c := exec.Command("sh", "-c", command)
 		c.Dir, c.Env = dir, append(os.Environ(), "HOME="+dir)
 		if text, err := c.CombinedOutput(); err != nil {

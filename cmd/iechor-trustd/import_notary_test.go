@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -147,12 +148,19 @@ func addTag(t testing.TB, repo *trust.Repository, tag string) {
 // hasTag fails the test unless a client sees the tag.
 func hasTag(t testing.TB, repo *trust.Repository, tag string) {
 	t.Helper()
-	set, err := repo.Update(t.Context())
-	if err == nil {
-		_, err = set.Lookup(tag, tuf.RoleTargets)
-	}
-	if err != nil {
-		t.Errorf("%s: %v", tag, err)
+	for deadline := time.Now().Add(patience); ; {
+		set, err := repo.Update(t.Context())
+		if err == nil {
+			_, err = set.Lookup(tag, tuf.RoleTargets)
+		}
+		if err == nil {
+			return
+		}
+		// What another process has written, servers follow in a moment.
+		if !errors.Is(err, tuf.ErrNoTarget) || time.Now().After(deadline) {
+			t.Errorf("%s: %v", tag, err)
+			return
+		}
 	}
 }
 
