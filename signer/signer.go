@@ -48,6 +48,15 @@
 //     They can still sign above those floors: the server's identity must not
 //     be able to destroy a key that a published root names (G3).
 //
+// How keys are kept. Private halves are in the table encrypted, under a [Local]
+// key-encryption key, or under a data key that a [KeyEncryption] wraps, such as
+// a [Vault]. [Table.Rewrap] moves them to another one while services run.
+//
+// What is written down. Every signature and everything else that changes what
+// can be signed stands in an audit log, durably before the signature leaves.
+// Services that share a table share the log. [ReadAudit] and [VerifyAudit] take
+// the database and no key.
+//
 // What the rules do not reach: the targets files. A server that signs
 // snapshots through this signer can have a new snapshot name an old targets
 // file; consumers that have seen the newer one refuse it. And the right to
@@ -56,8 +65,9 @@
 // repositories does not need that right.
 //
 // Read claim.go for what a request must be in itself, judge.go for the rules,
-// table.go and ledger.go for what is kept, handler.go and client.go for the
-// wire.
+// table.go and ledger.go for what is kept, kek.go, datakey.go and rewrap.go for
+// how, audit.go and auditread.go for the log, handler.go, limits.go and
+// client.go for the wire.
 package signer
 
 import (

@@ -116,3 +116,37 @@ func TestAuditCommand(t *testing.T) {
 		}
 	}
 }
+
+// The commands of doc/operating.md about the signer, in their order.
+func TestSignerDocument(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.startSigner(t)
+	server := s.startServer(t)
+	p := newPublisher(t, s, "registry.example/app")
+	if err := p.init(t.Context(), server, "1"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../doc/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## The signer\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	real := strings.NewReplacer("/etc/iechor-trustd/server.yaml", s.file("server.yaml"), "/etc/iechor-trustd/signer.yaml", s.file("signer.yaml"),
+		"operator.crt", s.operator.Certificate, "operator.key", s.operator.Key, "2026-11.audit", s.file("2026-11.audit"))
+	n := 0
+	for line := range strings.Lines(section) {
+		command, ok := strings.CutPrefix(strings.TrimSpace(line), "$ iechor-trustd ")
+		if !ok {
+			continue
+		}
+		n++
+		if status, out, errs := runProcess(t, nil, strings.Fields(real.Replace(command))...); status != 0 || out == "" && !strings.Contains(command, "--export") {
+			t.Errorf("iechor-trustd %s = %d %q %q", command, status, out, errs)
+		}
+	}
+	if n != 7 {
+		t.Errorf("doc/operating.md has %d commands about the signer, want 7", n)
+	}
+}
