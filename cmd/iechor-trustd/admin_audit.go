@@ -160,7 +160,11 @@ func auditLine(r storage.AuditRecord, withName bool) string {
 	if r.Reason != "" {
 		text += ": " + r.Reason
 	}
-	return strings.Join(append(columns, strings.Join(what, ", "), "by "+text), "\t")
+	columns = append(columns, strings.Join(what, ", "), "by "+text)
+	for i, c := range columns {
+		columns[i] = printable(c) // also where somebody wrote into the trail what we would not
+	}
+	return strings.Join(columns, "\t")
 }
 
 // A trailReader follows the chain from its beginning.

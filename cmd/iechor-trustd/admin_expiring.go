@@ -94,7 +94,7 @@ func (s *admin) expiries(ctx context.Context, r storage.Repository, state *stora
 			continue // a key without one does not expire
 		}
 		all = append(all, expiry{Repository: state.GUN, Role: tuf.RoleRoot, Certificate: k.ID, Expires: certificates[0].NotAfter, Who: "owner",
-			What: fmt.Sprintf("make a new certificate: iechor trust key rotate %s root", state.GUN)})
+			What: fmt.Sprintf("make a new certificate: iechor trust renew %s", state.GUN)})
 	}
 	slices.SortFunc(all, func(a, b expiry) int { return a.Expires.Compare(b.Expires) })
 	return all, nil
@@ -122,7 +122,7 @@ func (s *admin) serverRole(x *expiry, r storage.Repository, e storage.Entry, hel
 	idle := time.Duration(s.config.Idle)
 	switch {
 	case !held && e.Role == tuf.RoleSnapshot:
-		x.What = fmt.Sprintf("publish anew, or give it to the server: iechor trust key rotate %s snapshot --server", x.Repository)
+		x.What = fmt.Sprintf("sign it anew: iechor trust renew %[1]s; or give it to the server: iechor trust key rotate %[1]s snapshot --server", x.Repository)
 	case !held:
 		x.What = fmt.Sprintf("the signer holds no key of it: iechor trust key rotate %s timestamp", x.Repository)
 	case idle > 0 && now.Sub(r.Seen) > idle:

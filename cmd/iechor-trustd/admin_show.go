@@ -311,7 +311,7 @@ func (s *admin) printShown(v *shown, tags bool) error {
 		}
 	}
 	for _, p := range v.Problems {
-		fmt.Fprintf(s.out, "problem: %s\n", p)
+		fmt.Fprintf(s.out, "problem: %s\n", printable(p))
 	}
 	if len(v.Roles) > 0 {
 		fmt.Fprintln(s.out)
@@ -345,7 +345,7 @@ func (s *admin) printShown(v *shown, tags bool) error {
 	if v.Verified && tags {
 		fmt.Fprintf(s.out, "\n%s:\n", plural(len(v.Tags), "tag"))
 		for _, tag := range v.Tags {
-			fmt.Fprintf(t, "  %s\tsha256:%s\t%d\t%s\n", tag.Name, tag.Hashes["sha256"], tag.Length, tag.Role)
+			fmt.Fprintf(t, "  %s\tsha256:%s\t%d\t%s\n", printable(tag.Name), tag.Hashes["sha256"], tag.Length, tag.Role)
 		}
 		if err := t.Flush(); err != nil {
 			return err

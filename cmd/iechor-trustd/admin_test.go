@@ -215,6 +215,20 @@ func TestAttackEditedTrail(t *testing.T) {
 	}
 }
 
+// Nobody who publishes, or writes into the trail, has a terminal obey them.
+func TestAdminPrintsForTerminals(t *testing.T) {
+	t.Parallel()
+	const escape = "\x1b[2J\n"
+	if got := auditLine(storage.AuditRecord{Act: storage.Reset, Repository: escape, Actor: storage.Actor{Subject: escape, Reason: escape}}, true); strings.ContainsAny(got, "\x1b\n") {
+		t.Errorf("a line of the trail: %q", got)
+	}
+	var out bytes.Buffer
+	s := &admin{app: &app{out: &out, err: &out}}
+	if err := s.printShown(&shown{Verified: true, Tags: []shownTag{{Name: escape}}, Problems: []string{escape}}, true); err != nil || strings.Contains(out.String(), "\x1b") {
+		t.Errorf("a tag and a problem: %q, %v", out.String(), err)
+	}
+}
+
 // What has to be done is found in time, with who has to, and by the exit
 // status.
 func TestAdminExpiringAndKeys(t *testing.T) {
@@ -241,7 +255,7 @@ func TestAdminExpiringAndKeys(t *testing.T) {
 		{"expired", 4 * day, "expiring --json registry.example/app", exitFound, []string{`"role":"timestamp","version":3`, `"expired":true,"who":"server"`}, "other"},
 		{"idle", 100 * day, "expiring --all", 0, []string{"nothing: nobody reads it, and it is renewed at the next read"}, "should have"},
 		{"years", 0, "expiring --within 4000d", exitFound, []string{"targets 3", "owner  sign it anew: iechor trust renew registry.example/app",
-			"certificate of root key ", "make a new certificate: iechor trust key rotate registry.example/app root"}, "timestamp"},
+			"certificate of root key ", "make a new certificate: iechor trust renew registry.example/app"}, "timestamp"},
 	} {
 		status, out, errs := run(tt.ahead, strings.Fields(tt.args)...)
 		if status != tt.status || tt.not != "" && strings.Contains(out, tt.not) {

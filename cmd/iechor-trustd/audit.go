@@ -151,12 +151,17 @@ func signedLine(r signer.AuditRecord) string {
 		add("up to %s", r.Through.String())
 	}
 	add("(%s)", r.Detail)
-	return strings.Map(func(c rune) rune { // a terminal is not to obey who was refused
+	return printable(strings.Join(words, " "))
+}
+
+// printable is text that no terminal obeys, whoever it comes from.
+func printable(text string) string {
+	return strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return '?'
 		}
 		return c
-	}, strings.Join(words, " "))
+	}, text)
 }
 
 func auditAnchors(texts []string) (anchors []signer.AuditAnchor, err error) {
