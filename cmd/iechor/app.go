@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/keys/pkcs11"
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/terminal"
 	"github.com/iechor/trust/trust"
@@ -185,8 +186,14 @@ type desk struct {
 	credentials *registry.Credentials
 	terminal    *terminal.Terminal
 	passphrases *passphrases
-	keys        keys.Ring
+	keys        keys.Ring // tokens first
 	dirKeys     *keys.Dir
+	tokens      []device
+	libraries   []*pkcs11.Library
+
+	token       string // flag --token
+	onTokenOnly bool   // flag --on-token-only
+	lockedToo   bool   // tokens whose PIN is locked will do
 }
 
 // desk opens nothing that asks the user or the network.
@@ -227,7 +234,8 @@ func (a *app) desk() (*desk, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.terminal.Close())
 	}
-	d.keys = keys.Ring{d.dirKeys}
+	d.openTokens()
+	d.keys = append(d.keys, d.dirKeys)
 	return d, nil
 }
 
@@ -258,7 +266,11 @@ func (a *app) dockerDir() string {
 
 // Close wipes the keys that were unlocked and gives the terminal back.
 func (d *desk) Close() error {
-	return errors.Join(d.keys.Close(), d.terminal.Close())
+	err := d.keys.Close()
+	for _, l := range d.libraries {
+		err = errors.Join(err, l.Close())
+	}
+	return errors.Join(err, d.terminal.Close())
 }
 
 // A repository is the trust data of one image name, together with what
@@ -268,6 +280,8 @@ type repository struct {
 	remote *trust.HTTP
 	server string // host of the trust server
 	folder string // where this machine's copy is
+
+	missing func(error) error // says of a missing key which tokens may have it
 }
 
 // repository opens the trust data of ref. Nothing is contacted yet.
@@ -301,7 +315,7 @@ func (d *desk) repository(ref registry.Ref) (*repository, error) {
 			Remote: remote, Dir: local, Pin: pin, Met: d.met(pin), Keys: d.keys, Now: d.now,
 			Offline: offline, AllowExpiredCache: d.config.allowExpired, MaxAge: d.config.maxAge,
 		}),
-		remote: remote, server: remote.Host(),
+		remote: remote, server: remote.Host(), missing: d.missing,
 		folder: local.Folder(gun),
 	}, nil
 }
@@ -318,7 +332,7 @@ func (r *repository) about(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &repositoryError{gun: string(r.GUN()), server: r.server, folder: r.folder, err: err}
+	return &repositoryError{gun: string(r.GUN()), server: r.server, folder: r.folder, err: r.missing(err)}
 }
 
 // A repositoryError says which repository an error is about.

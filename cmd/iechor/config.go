@@ -36,6 +36,8 @@ const maxConfig = 1 << 20
 //	    },
 //	    "denied-roots": [],
 //	    "login-servers": ["login.example.net"],
+//	    "tokens": [{"module": "/usr/lib/…/libsofthsm2.so", "label": "ci", "pin": "file:/run/secrets/pin"}],
+//	    "backup-directory": "/media/safe/keys",
 //	    "maximum-age": "36h",
 //	    "allow-expired-cached-trust-data": false
 //	  }
@@ -64,6 +66,11 @@ type config struct {
 	// cached one that is older: "maximum-age", such as "36h" or "2d". 0: no
 	// limit but the timestamp's own expiry (attacks.md F15).
 	maxAge time.Duration
+	// tokens are devices that keys live in; see tokens.go.
+	tokens []tokenConfig
+	// backups is where a copy of each key is kept that was made for a token:
+	// "backup-directory". Empty: trust/backup in the configuration directory.
+	backups string
 	// allowExpired lets cached data serve although it has expired.
 	allowExpired bool
 }
@@ -141,6 +148,8 @@ func (c *config) members(s *strict) map[string]func() error {
 			c.loginServers, err = s.texts("content-trust.login-servers", "hosts", checkHost)
 			return err
 		},
+		"tokens":                          func() error { return c.decodeTokens(s) },
+		"backup-directory":                func() error { return s.value(&c.backups, "a directory") },
 		"maximum-age":                     func() error { return c.decodeMaxAge(s) },
 		"allow-expired-cached-trust-data": func() error { return s.value(&c.allowExpired, "true or false") },
 	}

@@ -40,6 +40,8 @@ func explain(err error) (sentence string, hints []string, exit int) {
 		told    *toldError
 		inspect *inspectError
 	)
+	away := (*awayError)(nil)
+	errors.As(err, &away)
 	switch {
 	case errors.As(err, &told):
 		return "", nil, told.exit
@@ -61,7 +63,7 @@ func explain(err error) (sentence string, hints []string, exit int) {
 	if !a.exact {
 		a.sentence = "iechor: " + a.sentence
 	}
-	for _, h := range append(a.hints, c.unsigned()...) {
+	for _, h := range append(append(away.hints(), a.hints...), c.unsigned()...) {
 		hints = append(hints, oneLine(h))
 	}
 	return oneLine(a.sentence), hints, a.exit

@@ -12,10 +12,26 @@ import (
 // used is not a key that is not there.
 func explainTokens(err error, c subject) (answer, bool) {
 	reason := withoutStore(err).Error()
+	var (
+		source *pinSourceError
+		root   *rootTokenError
+	)
+	switch {
+	case errors.As(err, &source):
+		return c.could(source.Error(), "correct it, or \"pin\" in content-trust.tokens in config.json; \"ask\" asks you"), true
+	case errors.As(err, &root):
+		a, ok := explainTokens(root.err, c)
+		a.hints = append(a.hints, "to have the root key in a file instead, take the token out of content-trust.tokens in config.json")
+		if c.sign == nil {
+			a.sentence = root.Error()
+		}
+		return a, ok
+	}
 	for _, known := range []struct {
 		is    error
 		hints []string
 	}{
+		{errNoTokenChosen, []string{"try again and name one of the tokens by its label or serial number, or give --token"}},
 		{keys.ErrNoSupport, []string{"install a build of iechor with cgo (CGO_ENABLED=1), or do without the token: take it out of content-trust.tokens in config.json"}},
 		{keys.ErrDriver, []string{"install the library that the token's maker delivers (for SoftHSM: apt-get install softhsm2), and name its file in content-trust.tokens in config.json"}},
 		{keys.ErrTokenGone, []string{"plug the token in again, and repeat the command", "a token that was set up anew has lost its keys: see \"iechor trust token list\""}},
@@ -35,4 +51,16 @@ func explainTokens(err error, c subject) (answer, bool) {
 		}
 	}
 	return answer{}, false
+}
+
+// hints say which tokens were not there. A nil error has none.
+func (e *awayError) hints() []string {
+	if e == nil {
+		return nil
+	}
+	var out []string
+	for _, err := range e.away {
+		out = append(out, "the key may be on a token that cannot be used now: "+err.Error())
+	}
+	return out
 }

@@ -39,6 +39,14 @@ password manager. Keep the passphrase and the key file safe, and back them up:
 there is no way to recover either of them. The key file is in the configuration
 directory, below trust/private.`
 
+// tokenRootNotice is its twin for a root key on a token.
+const tokenRootNotice = `A new root key is being made for the token. The root key is the most important
+key of your signing system: everything that you will ever sign rests on it. An
+encrypted copy is written, so that you can go on when the token is lost: choose
+a long and complex passphrase for it now, best made and kept by a password
+manager, and bring the copy to a safe place. It will be in
+%s.`
+
 // passphrases asks for the passphrases of keys: the variable of the key, that
 // of its role, the system's store of secrets, the terminal, and without one
 // standard input line by line. It is a keys.Passphrases for one command.
@@ -48,6 +56,10 @@ type passphrases struct {
 	warn     func(format string, args ...any)
 	memory   remembered
 	noticed  bool // rootNotice was shown
+
+	// backup is set while the passphrase of a copy is chosen, whose key is on
+	// a token: the directory of such copies.
+	backup string
 
 	// askNew is set while a passphrase is being changed: the new one is asked
 	// for, since a variable has the old one.
@@ -196,8 +208,12 @@ func (p *passphrases) newPassphrase(ctx context.Context, key keys.Info) ([]byte,
 		n.variables = variablesFor(key)
 	}
 	if key.Role == "root" && !p.noticed {
+		backup := p.backup
 		n.notice = func() error {
 			p.noticed = true
+			if backup != "" {
+				return p.terminal.Notice(fmt.Sprintf(tokenRootNotice, printable(backup)))
+			}
 			return p.terminal.Notice(rootNotice)
 		}
 	}

@@ -18,6 +18,7 @@ type pushOptions struct {
 	all   bool
 	quiet bool
 	trust bool
+	token tokenChoice
 }
 
 // A source is where the pushed image comes from: a place on this machine, or
@@ -84,6 +85,7 @@ and the first one of a repository makes the repository's key.
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "print nothing but the reference at the end")
 	cmd.Flags().StringVar(&from, "from", "engine", "`place` of the image, see above")
 	addTrustFlag(cmd, &disabled, "skip image signing")
+	addTokenFlags(cmd, &o.token)
 	return cmd
 }
 
@@ -115,6 +117,7 @@ func (a *app) push(ctx context.Context, o pushOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
+	d.token, d.onTokenOnly = o.token.name, o.token.onOnly
 	if o.quiet {
 		d.app = quietly(a)
 	}

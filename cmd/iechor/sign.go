@@ -36,9 +36,9 @@ func (d *desk) signing(ctx context.Context, o pushOptions, items []*item) (*sign
 	s := &signing{desk: d, repo: repo, items: items}
 	err = repo.CanPublish(ctx, s.plan(ctx))
 	if errors.Is(err, trust.ErrNotInitialized) {
-		var root tuf.CanonicalID
-		if root, err = s.chooseRoot(ctx); err == nil {
-			_, err = repo.Init(ctx, trust.InitOptions{RootKey: root})
+		var init trust.InitOptions
+		if init, err = s.initOptions(ctx); err == nil {
+			_, err = repo.Init(ctx, init)
 		}
 	}
 	return s, s.failed(err)

@@ -106,32 +106,43 @@ func (s *strict) members(name string, read func(key string, at int64) error) err
 	return s.syntax(err)
 }
 
-// texts reads a list of texts, each of which check must accept.
-func (s *strict) texts(name, what string, check func(text string) error) ([]string, error) {
+// list reads a list, and has read read each entry.
+func (s *strict) list(name, what string, read func() error) error {
 	t, err := s.dec.Token()
 	if err != nil {
-		return nil, s.syntax(err)
+		return s.syntax(err)
 	}
 	if t != json.Delim('[') {
-		return nil, s.fail(name + " must be a list of " + what)
+		return s.fail(name + " must be a list of " + what)
 	}
-	var out []string
 	for s.dec.More() {
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	_, err = s.dec.Token()
+	return s.syntax(err)
+}
+
+// texts reads a list of texts, each of which check must accept.
+func (s *strict) texts(name, what string, check func(text string) error) ([]string, error) {
+	var out []string
+	err := s.list(name, what, func() error {
 		t, err := s.dec.Token()
 		if err != nil {
-			return nil, s.syntax(err)
+			return s.syntax(err)
 		}
 		text, ok := t.(string)
 		if !ok {
-			return nil, s.fail(name + " must be a list of " + what)
+			return s.fail(name + " must be a list of " + what)
 		}
 		if err := check(text); err != nil {
-			return nil, s.at(s.dec.InputOffset()-int64(len(text))-2, fmt.Sprintf("%s: %q %s", name, printable(text), err))
+			return s.at(s.dec.InputOffset()-int64(len(text))-2, fmt.Sprintf("%s: %q %s", name, printable(text), err))
 		}
 		out = append(out, text)
-	}
-	_, err = s.dec.Token()
-	return out, s.syntax(err)
+		return nil
+	})
+	return out, err
 }
 
 func (s *strict) unknown(key, where string, known []string) error {

@@ -19,7 +19,7 @@ func newTrustCmd(a *app) *cobra.Command {
 		newTrustInspectCmd(a), newTrustDelegationCmd(a),
 		newTrustStatusCmd(a), newTrustPublishCmd(a), newTrustResetCmd(a), newTrustDeleteCmd(a),
 		newTrustSignCmd(a), newTrustRevokeCmd(a),
-		newTrustSignerCmd(a), newTrustKeyCmd(a), newTrustDoctorCmd(a), newTrustRenewCmd(a), newTrustRecoverCmd(a), newTrustAcceptRootCmd(a),
+		newTrustSignerCmd(a), newTrustKeyCmd(a), newTrustTokenCmd(a), newTrustDoctorCmd(a), newTrustRenewCmd(a), newTrustRecoverCmd(a), newTrustAcceptRootCmd(a),
 		newTrustBackupCmd(a),
 	)
 }

@@ -22,7 +22,7 @@ func newTrustKeyCmd(a *app) *cobra.Command {
   iechor trust key list
   iechor trust key export -o backup.pem`,
 		newKeyGenerateCmd(a), newKeyLoadCmd(a), newKeyListCmd(a), newKeyExportCmd(a), newKeyImportCmd(a),
-		newKeyRemoveCmd(a), newKeyPasswdCmd(a), newKeyRotateCmd(a), newKeySpareCmd(a),
+		newKeyRemoveCmd(a), newKeyPasswdCmd(a), newKeyRotateCmd(a), newKeyMoveCmd(a), newKeySpareCmd(a),
 	)
 }
 
@@ -51,6 +51,11 @@ func checkKeyName(name string) error {
 // findKey finds the key that the user names by its id, or by at least seven
 // digits that only its id begins with.
 func (d *desk) findKey(ctx context.Context, id string) (keys.Located, error) {
+	return d.findKeyIn(ctx, id, func(keys.Store) bool { return true })
+}
+
+// findKeyIn is findKey in some of the stores.
+func (d *desk) findKeyIn(ctx context.Context, id string, in func(keys.Store) bool) (keys.Located, error) {
 	given := strings.ToLower(strings.TrimSpace(id))
 	if len(given) < shortestID || len(given) > 64 || strings.Trim(given, "0123456789abcdef") != "" {
 		return keys.Located{}, cannot(fmt.Sprintf("%q is not the ID of a key", printable(id)),
@@ -62,7 +67,7 @@ func (d *desk) findKey(ctx context.Context, id string) (keys.Located, error) {
 	}
 	var found []keys.Located
 	for _, k := range all {
-		if strings.HasPrefix(string(k.ID), given) && !slices.ContainsFunc(found, func(f keys.Located) bool { return f.ID == k.ID }) {
+		if in(k.Store) && strings.HasPrefix(string(k.ID), given) && !slices.ContainsFunc(found, func(f keys.Located) bool { return f.ID == k.ID }) {
 			found = append(found, k)
 		}
 	}
@@ -72,8 +77,14 @@ func (d *desk) findKey(ctx context.Context, id string) (keys.Located, error) {
 	case len(found) > 1:
 		return keys.Located{}, cannot(fmt.Sprintf("%d keys have an ID that begins with %s", len(found), given), "give more of its digits")
 	}
-	return keys.Located{}, cannot(fmt.Sprintf("no key here has an ID that begins with %s", given), "see which keys are here: iechor trust key list")
+	return keys.Located{}, d.missing(&noSuchKey{cannot(fmt.Sprintf("no key here has an ID that begins with %s", given), "see which keys are here, and where: iechor trust key list")})
 }
+
+// A noSuchKey says that no key here is meant. It matches tuf.ErrNoKey.
+type noSuchKey struct{ error }
+
+func (e *noSuchKey) Is(t error) bool { return t == tuf.ErrNoKey }
+func (e *noSuchKey) Unwrap() error   { return e.error }
 
 // sure asks before something that cannot be undone, unless the flag --yes has
 // answered.

@@ -117,9 +117,14 @@ func (d *desk) chooseKeys(ctx context.Context, o exportOptions) ([]keys.Located,
 			return nil, err
 		}
 		for _, k := range all {
-			if o.repository == "" || k.GUN == tuf.GUN(o.repository) {
-				chosen = append(chosen, k)
+			if o.repository != "" && k.GUN != tuf.GUN(o.repository) {
+				continue
 			}
+			if isToken(k.Store) {
+				d.warn("%s is on %s and cannot leave it: it is left out", described(k.Info), printable(k.Store.Name()))
+				continue
+			}
+			chosen = append(chosen, k)
 		}
 	}
 	seen := map[tuf.CanonicalID]bool{}

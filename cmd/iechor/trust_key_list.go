@@ -45,9 +45,10 @@ func (a *app) listKeys(ctx context.Context, asJSON bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	all, err := d.keys.List(ctx)
-	if err != nil {
-		return err
+	// What a token in trouble keeps from being seen does not hide the rest.
+	all, trouble := d.keys.List(ctx)
+	if errors.Is(trouble, context.Canceled) {
+		return trouble
 	}
 	for _, p := range d.dirKeys.Problems() {
 		a.warn("%s", printable(p.String()))
@@ -62,9 +63,9 @@ func (a *app) listKeys(ctx context.Context, asJSON bool) (err error) {
 			return err
 		}
 		_, err = fmt.Fprintf(a.out, "%s\n", raw)
-		return err
+		return errors.Join(err, trouble)
 	}
-	return a.printKeys(all)
+	return errors.Join(a.printKeys(all), trouble)
 }
 
 // printKeys prints the table that users of notary know (spec/cli.md 9.2).

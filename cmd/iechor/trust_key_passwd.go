@@ -83,6 +83,9 @@ func (a *app) passwd(ctx context.Context, o passwdOptions) (err error) {
 	}
 	exit := exitDone
 	for _, k := range all {
+		if isToken(k.Store) {
+			continue // it has a PIN: see "trust token change-pin"
+		}
 		err := d.changePassphrase(ctx, k, o.remember)
 		if errors.Is(err, context.Canceled) {
 			return err

@@ -19,6 +19,7 @@ type removeOptions struct {
 	id    string
 	yes   bool
 	force bool
+	token bool // only on a token
 }
 
 func newKeyRemoveCmd(a *app) *cobra.Command {
@@ -51,7 +52,11 @@ func (a *app) removeKey(ctx context.Context, o removeOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	k, err := d.findKeyOrFile(ctx, o.id)
+	find := d.findKeyOrFile
+	if o.token {
+		find = func(ctx context.Context, id string) (keys.Located, error) { return d.findKeyIn(ctx, id, isToken) }
+	}
+	k, err := find(ctx, o.id)
 	if err != nil {
 		return err
 	}

@@ -183,6 +183,11 @@ func (d *desk) rotateOne(ctx context.Context, repo *repository, o rotateOptions,
 			return err
 		}
 	}
+	if !rotation.Server && len(rotation.Keys) == 0 {
+		if err := d.rotateWhereItLives(ctx, repo, &rotation); err != nil {
+			return repo.about(err)
+		}
+	}
 	done, err := repo.Rotate(ctx, rotation)
 	if err != nil {
 		return repo.about(err)
@@ -228,6 +233,36 @@ func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r trust.Rotation)
 	}
 	p.add("consumers", "notice nothing")
 	return p, nil
+}
+
+// rotateWhereItLives has the new key made for the token that has one of the
+// role's keys now.
+func (d *desk) rotateWhereItLives(ctx context.Context, repo *repository, r *trust.Rotation) error {
+	if len(d.tokens) == 0 {
+		return nil
+	}
+	set, err := repo.Update(ctx)
+	if err != nil {
+		return err
+	}
+	role, _ := set.Role(r.Role) // every Set has the top-level roles
+	for _, k := range role.Keys {
+		_, store, err := d.keys.Find(ctx, k.CanonicalID())
+		if errors.Is(err, tuf.ErrNoKey) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, t := range d.tokens {
+			if keys.Store(t.Token) == store {
+				r.Generator = d.maker(t)
+				r.RootGenerator = r.Generator
+				return nil
+			}
+		}
+	}
+	return nil
 }
 
 // pins reports whether the configuration pins the root of a repository.

@@ -21,6 +21,7 @@ type signOptions struct {
 	digest registry.Digest
 	local  bool
 	signer string
+	token  tokenChoice
 }
 
 func newTrustSignCmd(a *app) *cobra.Command {
@@ -77,6 +78,7 @@ repository with signers --signer signs as that one alone.`,
 	cmd.Flags().StringVar(&digest, "digest", "", "`digest` of what is signed: sha256 and 64 hexadecimal digits")
 	cmd.Flags().BoolVar(&o.local, "local", false, "push the local image, and sign it, whatever is signed now")
 	cmd.Flags().StringVar(&o.signer, "signer", "", "`name` of the signer to sign as")
+	addTokenFlags(cmd, &o.token)
 	return cmd
 }
 
@@ -110,6 +112,7 @@ func (a *app) trustSign(ctx context.Context, o signOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
+	d.token, d.onTokenOnly = o.token.name, o.token.onOnly
 	exit := exitDone
 	for n := 0; n < len(o.refs); n++ {
 		var others []registry.Ref
@@ -410,12 +413,16 @@ func (s *signing) start(ctx context.Context) error {
 	if past != nil {
 		err = own.get(ctx, keys.P256)
 	} else {
-		var root tuf.CanonicalID
-		if root, err = s.chooseRoot(ctx); err != nil {
+		var o trust.InitOptions
+		if o, err = s.initOptions(ctx); err != nil {
 			return err
 		}
+		if o.RootGenerator == nil {
+			o.RootGenerator = s.keys
+		}
+		o.Generator = own
 		var init trust.Initialized
-		init, err = s.repo.Init(ctx, trust.InitOptions{RootKey: root, Generator: own})
+		init, err = s.repo.Init(ctx, o)
 		if err == nil {
 			s.begin.init, s.begin.made = true, append(s.begin.made, init.Targets)
 			if init.NewRoot {
@@ -489,6 +496,9 @@ func (s *signing) undo(ctx context.Context, err error) error {
 		if e == nil {
 			if r, ok := store.(keys.Remover); ok {
 				e = r.Remove(ctx, id)
+			}
+			if _, token := store.(keys.Token); token {
+				e = errors.Join(e, s.forgetBackup(ctx, id))
 			}
 		}
 		err = errors.Join(err, e)

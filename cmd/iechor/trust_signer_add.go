@@ -107,9 +107,9 @@ func (s *signerAddition) add(ctx context.Context, name string) error {
 	done, err := repo.Publish(ctx, plan)
 	if errors.Is(err, trust.ErrNotInitialized) {
 		fmt.Fprintf(s.out, "Initializing signed repository for %s...\n", name)
-		var root tuf.CanonicalID
-		if root, err = (&signing{desk: s.desk, repo: repo}).chooseRoot(ctx); err == nil {
-			_, err = repo.Init(ctx, trust.InitOptions{RootKey: root})
+		var init trust.InitOptions
+		if init, err = (&signing{desk: s.desk, repo: repo}).initOptions(ctx); err == nil {
+			_, err = repo.Init(ctx, init)
 		}
 		if err == nil {
 			done, err = repo.Publish(ctx, plan)

@@ -56,6 +56,8 @@ func (l *Library) Setup(slot uint, label string, soPIN, pin []byte) (keys.TokenI
 	return i.public(), fmt.Errorf("%w after it was initialized", keys.ErrTokenGone)
 }
 
+var _ keys.PINChanger = (*Token)(nil)
+
 // asOfficer calls f as the security officer.
 func asOfficer(m module, slot uint, soPIN []byte, f func(session) error) (err error) {
 	s, err := m.open(slot)

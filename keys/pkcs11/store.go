@@ -359,6 +359,11 @@ func certificate(info keys.Info, pub crypto.PublicKey) ([]attribute, error) {
 	}, err
 }
 
+// NewOnToken is New, by a name that says where.
+func (t *Token) NewOnToken(ctx context.Context, a keys.Algorithm, info keys.Info) (*keys.Pending, error) {
+	return t.New(ctx, a, info)
+}
+
 // New has the token make a key. Until it is saved it is there under a name that
 // nobody looks for; Close removes what was never saved. The error matches
 // tuf.ErrKey for kinds that the token does not make.
