@@ -14,19 +14,27 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
-// chooseRoot picks the root key for a new repository: the only one, else the
-// one of this user's other repositories, else the one that the user names
+// chooseRoot picks the root key for a new repository, of those on tokens if there
+// are any: the only one, else the one of this user's other repositories, else the one that the user names
 // (spec/cli.md 5.2). "" means that there is none yet.
 func (s *signing) chooseRoot(ctx context.Context) (tuf.CanonicalID, error) {
 	all, err := s.keys.List(ctx)
 	if err != nil {
 		return "", err
 	}
-	var roots []tuf.CanonicalID
+	// Those on tokens go before those in files.
+	var roots, onTokens []tuf.CanonicalID
 	for _, k := range all {
-		if k.Role == string(tuf.RoleRoot) {
+		switch {
+		case k.Role != string(tuf.RoleRoot):
+		case isToken(k.Store):
+			onTokens = append(onTokens, k.ID)
+		default:
 			roots = append(roots, k.ID)
 		}
+	}
+	if len(onTokens) > 0 {
+		roots = onTokens
 	}
 	slices.Sort(roots)
 	if roots = slices.Compact(roots); len(roots) > 1 {

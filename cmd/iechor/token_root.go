@@ -120,29 +120,36 @@ func (m *tokenMaker) New(ctx context.Context, a keys.Algorithm, info keys.Info) 
 }
 
 // putOnToken stores a key on a token and its encrypted form in the directory of
-// backups, both or neither, and sees that the token signs with it.
-func (d *desk) putOnToken(ctx context.Context, t device, backups *keys.Dir, info keys.Info, key crypto.Signer, sealed *keys.Block) (err error) {
+// backups, and sees that the token signs with it. If it does not, neither is
+// left; when that cannot be seen, because the token is gone, the copy stays: the
+// key may be on the token.
+func (d *desk) putOnToken(ctx context.Context, t device, backups *keys.Dir, info keys.Info, key crypto.Signer, sealed *keys.Block) error {
 	_, had := backups.Find(ctx, info.ID)
 	if _, err := backups.ImportEncrypted(ctx, info, sealed); err != nil {
 		return fmt.Errorf("write the backup: %w", err)
 	}
-	defer func() {
-		if err != nil && errors.Is(had, tuf.ErrNoKey) {
-			err = errors.Join(err, backups.Remove(context.WithoutCancel(ctx), info.ID))
-		}
-	}()
-	if _, err := t.Token.(keys.Importer).Import(ctx, info, key); err != nil {
-		return err
+	_, err := t.Token.(keys.Importer).Import(ctx, info, key)
+	if err == nil {
+		err = signsOn(ctx, t, info.ID)
 	}
-	if err := signsOn(ctx, t, info.ID); err != nil {
-		if r, ok := t.Token.(keys.Remover); ok {
-			err = errors.Join(err, r.Remove(context.WithoutCancel(ctx), info.ID))
-		}
-		return err
+	file := filepath.Join(backups.Name(), string(info.ID)+".key")
+	if err == nil {
+		fmt.Fprintf(d.err, "iechor: notice: %s is on %s; its encrypted copy is %s: keep that where the token is not, such as on a USB stick\n",
+			printable(info.String()), printable(t.Name()), printable(file))
+		return nil
 	}
-	fmt.Fprintf(d.err, "iechor: notice: %s is on %s; its encrypted copy is %s: keep that where the token is not, such as on a USB stick\n",
-		printable(info.String()), printable(t.Name()), printable(filepath.Join(backups.Name(), string(info.ID)+".key")))
-	return nil
+	late := context.WithoutCancel(ctx)
+	if r, ok := t.Token.(keys.Remover); ok {
+		switch gone := r.Remove(late, info.ID); {
+		case gone == nil, errors.Is(gone, tuf.ErrNoKey) && t.Away() == nil:
+			if errors.Is(had, tuf.ErrNoKey) {
+				err = errors.Join(err, backups.Remove(late, info.ID))
+			}
+			return err
+		}
+	}
+	d.warn("%s may be on %s; its encrypted copy is %s", printable(info.String()), printable(t.Name()), printable(file))
+	return err
 }
 
 // signsOn sees that a token signs with a key, which checks the signature.

@@ -80,6 +80,7 @@ func (a *app) doctor(ctx context.Context, ref registry.Ref, asJSON bool) (err er
 	x.folders()
 	if d != nil {
 		x.keyFiles(ctx, d.dirKeys)
+		x.tokens(ctx, d)
 	}
 	x.oldLayouts()
 	switch {

@@ -13,6 +13,9 @@ import (
 	"github.com/iechor/trust/keys"
 )
 
+// Supported says whether this build can use tokens.
+const Supported = true
+
 // cryptoki is a module that the system's loader has loaded. C code, which we
 // did not write, runs in this process from here on.
 type cryptoki struct {
