@@ -196,7 +196,11 @@ func (r *rootRun) announce(ctx context.Context, todo []*repository, done []strin
 	case r.intent.New != "":
 		p.add("comes", "%s, which is here", r.intent.New.Short())
 	default:
-		p.add("comes", "a new %s key, kept in %s", r.algorithm, r.dirKeys.Name())
+		_, place, err := r.makerBeside(ctx, []tuf.CanonicalID{r.of})
+		if err != nil {
+			return err
+		}
+		p.add("comes", "a new %s key, kept in %s", r.algorithm, place)
 	}
 	for _, repo := range todo {
 		set, err := r.current(ctx, repo)
@@ -215,7 +219,11 @@ func (r *rootRun) announce(ctx context.Context, todo []*repository, done []strin
 
 // makeKey makes the new key. Which one is remembered before it is stored.
 func (r *rootRun) makeKey(ctx context.Context, dir *trust.Dir) error {
-	pending, err := r.keys.New(ctx, r.algorithm, keys.Info{Role: string(tuf.RoleRoot)})
+	maker, _, err := r.makerBeside(ctx, []tuf.CanonicalID{r.of})
+	if err != nil {
+		return err
+	}
+	pending, err := maker.New(ctx, r.algorithm, keys.Info{Role: string(tuf.RoleRoot)})
 	if err != nil {
 		return err
 	}

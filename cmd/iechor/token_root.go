@@ -68,6 +68,29 @@ func (d *desk) maker(t device) keys.Generator {
 	return &tokenMaker{d, t}
 }
 
+// makerBeside returns what makes the successor of keys, where the first of them
+// lives, and the name of that place.
+func (d *desk) makerBeside(ctx context.Context, ids []tuf.CanonicalID) (keys.Generator, string, error) {
+	if len(d.tokens) == 0 {
+		return d.keys, d.dirKeys.Name(), nil
+	}
+	for _, id := range ids {
+		_, store, err := d.keys.Find(ctx, id)
+		if errors.Is(err, tuf.ErrNoKey) {
+			continue
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		for _, t := range d.tokens {
+			if keys.Store(t.Token) == store {
+				return d.maker(t), t.Name(), nil
+			}
+		}
+	}
+	return d.keys, d.dirKeys.Name(), nil
+}
+
 // A tokenMaker makes keys in software, and puts them on the token and,
 // encrypted, into the directory of backups: the loss of the token is not the
 // loss of the key.

@@ -157,7 +157,13 @@ func (a *app) rotate(ctx context.Context, o rotateOptions) (err error) {
 			return repo.about(err)
 		}
 	}
-	p, err := d.rotationPlan(ctx, set, rotation)
+	was, _ := set.Role(o.role) // every Set has the top-level roles
+	var place string
+	if rotation.Generator, place, err = d.makerBeside(ctx, signingIDs(was, nil)); err != nil {
+		return repo.about(err)
+	}
+	rotation.RootGenerator = rotation.Generator
+	p, err := d.rotationPlan(ctx, set, rotation, place)
 	if err != nil {
 		return repo.about(err)
 	}
@@ -183,11 +189,6 @@ func (d *desk) rotateOne(ctx context.Context, repo *repository, o rotateOptions,
 			return err
 		}
 	}
-	if !rotation.Server && len(rotation.Keys) == 0 {
-		if err := d.rotateWhereItLives(ctx, repo, &rotation); err != nil {
-			return repo.about(err)
-		}
-	}
 	done, err := repo.Rotate(ctx, rotation)
 	if err != nil {
 		return repo.about(err)
@@ -201,7 +202,7 @@ func (d *desk) rotateOne(ctx context.Context, repo *repository, o rotateOptions,
 }
 
 // rotationPlan says what a rotation does.
-func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r trust.Rotation) (*plan, error) {
+func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r trust.Rotation, place string) (*plan, error) {
 	p := &plan{what: fmt.Sprintf("rotate the %s key of %s", r.Role, set.GUN())}
 	was, _ := set.Role(r.Role) // every Set has the top-level roles
 	p.add("goes", "%s", joinShort(signingIDs(was, nil)))
@@ -211,7 +212,7 @@ func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r trust.Rotation)
 	case r.Server:
 		p.add("comes", "a new key, which the server makes and keeps")
 	default:
-		p.add("comes", "a new %s key, kept in %s", r.Algorithm, d.dirKeys.Name())
+		p.add("comes", "a new %s key, kept in %s", r.Algorithm, place)
 	}
 	switch r.Role {
 	case tuf.RoleTargets:
@@ -233,36 +234,6 @@ func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r trust.Rotation)
 	}
 	p.add("consumers", "notice nothing")
 	return p, nil
-}
-
-// rotateWhereItLives has the new key made for the token that has one of the
-// role's keys now.
-func (d *desk) rotateWhereItLives(ctx context.Context, repo *repository, r *trust.Rotation) error {
-	if len(d.tokens) == 0 {
-		return nil
-	}
-	set, err := repo.Update(ctx)
-	if err != nil {
-		return err
-	}
-	role, _ := set.Role(r.Role) // every Set has the top-level roles
-	for _, k := range role.Keys {
-		_, store, err := d.keys.Find(ctx, k.CanonicalID())
-		if errors.Is(err, tuf.ErrNoKey) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		for _, t := range d.tokens {
-			if keys.Store(t.Token) == store {
-				r.Generator = d.maker(t)
-				r.RootGenerator = r.Generator
-				return nil
-			}
-		}
-	}
-	return nil
 }
 
 // pins reports whether the configuration pins the root of a repository.
