@@ -157,13 +157,7 @@ func (a *app) rotate(ctx context.Context, o rotateOptions) (err error) {
 			return repo.about(err)
 		}
 	}
-	was, _ := set.Role(o.role) // every Set has the top-level roles
-	var place string
-	if rotation.Generator, place, err = d.makerBeside(ctx, signingIDs(was, nil)); err != nil {
-		return repo.about(err)
-	}
-	rotation.RootGenerator = rotation.Generator
-	p, err := d.rotationPlan(ctx, set, rotation, place)
+	p, err := d.rotationPlan(ctx, set, &rotation)
 	if err != nil {
 		return repo.about(err)
 	}
@@ -201,8 +195,9 @@ func (d *desk) rotateOne(ctx context.Context, repo *repository, o rotateOptions,
 	return nil
 }
 
-// rotationPlan says what a rotation does.
-func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r trust.Rotation, place string) (*plan, error) {
+// rotationPlan says what a rotation does, and has the new key made where the old
+// one lives.
+func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r *trust.Rotation) (*plan, error) {
 	p := &plan{what: fmt.Sprintf("rotate the %s key of %s", r.Role, set.GUN())}
 	was, _ := set.Role(r.Role) // every Set has the top-level roles
 	p.add("goes", "%s", joinShort(signingIDs(was, nil)))
@@ -212,6 +207,11 @@ func (d *desk) rotationPlan(ctx context.Context, set *tuf.Set, r trust.Rotation,
 	case r.Server:
 		p.add("comes", "a new key, which the server makes and keeps")
 	default:
+		maker, place, err := d.makerBeside(ctx, signingIDs(was, nil))
+		if err != nil {
+			return nil, err
+		}
+		r.Generator, r.RootGenerator = maker, maker
 		p.add("comes", "a new %s key, kept in %s", r.Algorithm, place)
 	}
 	switch r.Role {

@@ -248,7 +248,7 @@ func (d *desk) recoverByRotation(ctx context.Context, repo *repository, set *tuf
 		return err
 	}
 	r := trust.Rotation{Role: role, Server: role != tuf.RoleTargets, Algorithm: keys.P256}
-	p, err := d.rotationPlan(ctx, set, r)
+	p, err := d.rotationPlan(ctx, set, &r)
 	if err != nil {
 		return err
 	}
