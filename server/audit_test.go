@@ -57,6 +57,9 @@ func TestAttackDeleteByPusher(t *testing.T) {
 	if r := w.do(http.MethodDelete, repository(app), nil); r.Code != http.StatusUnauthorized {
 		t.Fatalf("DELETE by a pusher = %d %s", r.Code, r.Body)
 	}
+	if want := `msg="deletion refused" gun=registry.example/app remote=192.0.2.1`; !strings.Contains(w.log.String(), want) {
+		t.Errorf("the log lacks %q:\n%s", want, w.log)
+	}
 	rotate := api.Route{Kind: api.Key, GUN: app, Role: tuf.RoleSnapshot}.Path()
 	if r := w.do(http.MethodPost, rotate, nil); r.Code != http.StatusUnauthorized {
 		t.Fatalf("rotation by a pusher = %d %s", r.Code, r.Body)

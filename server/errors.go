@@ -46,6 +46,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 		}
 		e = api.NewError(code, map[string]string{"Request": id})
 	}
+	if r.Method == http.MethodDelete && e.Code == api.Unauthorized {
+		s.c.Log.Warn("deletion refused", "gun", gun, "remote", r.RemoteAddr) // attacks.md S6
+	}
 	api.WriteError(w, e)
 }
 
