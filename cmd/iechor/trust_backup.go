@@ -90,6 +90,7 @@ func (d *desk) openBackup(ctx context.Context, path, identity string) (b *backup
 			return nil, cannot(printable(path)+" is opened by a passphrase, and not by an identity", "leave out --identity")
 		}
 		err = d.passphrases.tryBackup(ctx, func(passphrase []byte) error {
+			defer d.busy("Opening %s", printable(path))()
 			by, err := backup.ByPassphrase(passphrase)
 			if err == nil {
 				b, err = f.Unlock(by)
@@ -150,6 +151,15 @@ type identityError struct {
 
 func (e *identityError) Error() string { return e.path + ": " + e.err.Error() }
 func (e *identityError) Unwrap() error { return e.err }
+
+// busy says on a terminal what takes so long, until the result is called.
+func (a *app) busy(format string, args ...any) (done func()) {
+	if !a.bars {
+		return func() {}
+	}
+	fmt.Fprintf(a.err, format+" ...", args...)
+	return func() { fmt.Fprint(a.err, "\r\x1b[K") }
+}
 
 // exportable reports whether a key can be copied out of its store.
 func exportable(k keys.Located) bool {

@@ -65,7 +65,9 @@ func (a *app) combineShares(ctx context.Context, o backupCombineOptions) (err er
 		}
 		shares = append(shares, s)
 	}
+	done := d.busy("Putting the key together")
 	key, block, err := backup.Combine(shares)
+	done()
 	if wrong := (*backup.ShareError)(nil); errors.As(err, &wrong) {
 		return &backupError{o.files[wrong.Index], err}
 	}

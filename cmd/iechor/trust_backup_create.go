@@ -93,7 +93,10 @@ func (a *app) createBackup(ctx context.Context, o backupCreateOptions) (err erro
 		o.to = []backup.Recipient{to}
 	}
 	var raw bytes.Buffer
-	if err := backup.Write(&raw, b, o.to...); err != nil {
+	done := d.busy("Encrypting %s", count(len(b.Manifest.Keys), "key"))
+	err = backup.Write(&raw, b, o.to...)
+	done()
+	if err != nil {
 		return err
 	}
 	if err := writePrivately(o.file, raw.Bytes()); err != nil {

@@ -80,7 +80,9 @@ func (a *app) splitKey(ctx context.Context, o backupSplitOptions) (err error) {
 	if got, err := infoOf(key, k.Info); err != nil || got.ID != k.ID {
 		return errors.Join(fmt.Errorf("%w: it is another key, %s", keys.ErrBroken, got.ID), err)
 	}
+	done := d.busy("Making %d shares", o.shares)
 	texts, err := backup.Split(key, k.Info, o.shares, o.threshold, d.testOnlyIterations)
+	done()
 	if err != nil {
 		return err
 	}
