@@ -195,7 +195,6 @@ type AuditReport struct {
 // An auditor verifies entries that come in order.
 type auditor struct {
 	AuditReport
-	started bool
 	claimed map[int64]AuditAnchor // what cuts say that they removed
 	anchors []AuditAnchor
 }

@@ -187,16 +187,16 @@ func (v *Vault) once(ctx context.Context, operation string, body []byte, answer 
 	}
 	resp, err := v.http.Do(r)
 	if err != nil {
-		return vaultPause, fmt.Errorf("Vault cannot be reached: %w", err)
+		return vaultPause, fmt.Errorf("reach Vault: %w", err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, vaultAnswer+1))
 	defer clear(raw) // G5
 	switch {
 	case err != nil:
-		return vaultPause, fmt.Errorf("Vault's answer was cut off: %w", err)
+		return vaultPause, fmt.Errorf("read the answer of Vault: %w", err)
 	case len(raw) > vaultAnswer:
-		return 0, fmt.Errorf("Vault's answer has more than %d bytes", vaultAnswer)
+		return 0, fmt.Errorf("the answer of Vault has more than %d bytes", vaultAnswer)
 	case resp.StatusCode != http.StatusOK:
 		return v.refused(resp, path, raw)
 	}
@@ -204,7 +204,7 @@ func (v *Vault) once(ctx context.Context, operation string, body []byte, answer 
 		Data json.RawMessage `json:"data"`
 	}
 	if json.Unmarshal(raw, &envelope) != nil || len(envelope.Data) == 0 || json.Unmarshal(envelope.Data, answer) != nil {
-		return 0, errors.New("Vault's answer is not one of a transit engine")
+		return 0, errors.New("the answer of Vault is not one of a transit engine")
 	}
 	return 0, nil
 }

@@ -88,16 +88,16 @@ func TestVaultRefusals(t *testing.T) {
 		"no engine":                {client: func(c *VaultConfig) { c.Mount = "kv" }, want: `Vault has no transit engine at "kv" (404: no handler for route "kv/encrypt/iechor". route entry not found.)`},
 		"no namespace":             {client: func(c *VaultConfig) { c.Namespace = "other" }, want: `Vault has no transit engine at "transit" (404: `},
 		"no token":                 {client: func(c *VaultConfig) { c.Token = func() (string, error) { return "", os.ErrNotExist } }, want: "token of Vault: file does not exist"},
-		"unknown authority":        {client: func(c *VaultConfig) { c.Roots = x509.NewCertPool(); c.Timeout = time.Second }, want: "Vault cannot be reached: "},
+		"unknown authority":        {client: func(c *VaultConfig) { c.Roots = x509.NewCertPool(); c.Timeout = time.Second }, want: "reach Vault: "},
 		"asked too often":          {server: func(s *signertest.Vault) { s.Limited = vaultTries }, want: `Vault is asked too often (429: request path "transit/encrypt/iechor": rate limit quota exceeded)`},
 		"asked too often for long": {server: instead(http.StatusTooManyRequests, `{"errors":["later"]}`, "Retry-After", "3600"), client: func(c *VaultConfig) { c.Timeout = 30 * time.Second }, want: "Vault is asked too often (429: later)"},
 		"a standby":                {server: instead(473, `{"errors":[]}`), want: "Vault cannot do it now (473: nothing more)"},
 		"replication lag":          {server: instead(http.StatusPreconditionFailed, `{"errors":["required index state not present"]}`), want: "Vault cannot do it now (412: required index state not present)"},
 		"broken":                   {server: instead(http.StatusInternalServerError, `{"errors":["internal error\nwith \u001b[31mcolour"]}`), want: "Vault cannot do it now (500: internal error with [31mcolour)"},
-		"another program":          {server: instead(http.StatusOK, `<html>`), want: "Vault's answer is not one of a transit engine"},
+		"another program":          {server: instead(http.StatusOK, `<html>`), want: "the answer of Vault is not one of a transit engine"},
 		"no data":                  {server: instead(http.StatusOK, `{"data":null}`), want: "Vault answered with something else than a ciphertext"},
 		"odd ciphertext":           {server: instead(http.StatusOK, `{"data":{"ciphertext":"vault:v0:AAAA"}}`), want: "Vault answered with something else than a ciphertext"},
-		"an endless answer":        {server: instead(http.StatusOK, strings.Repeat(" ", vaultAnswer+1)), want: "Vault's answer has more than 65536 bytes"},
+		"an endless answer":        {server: instead(http.StatusOK, strings.Repeat(" ", vaultAnswer+1)), want: "the answer of Vault has more than 65536 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
