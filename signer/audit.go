@@ -24,7 +24,8 @@ const (
 	AuditRecalled  = "recalled"  // a deletion was taken back
 	AuditLowered   = "lowered"   // an operator lowered a floor to Version
 	AuditDataKey   = "data-key"  // a data key was made
-	AuditRewrapped = "rewrapped" // all keys are under another key-encryption key
+	AuditRewrapped = "rewrapped" // keys were moved under another key-encryption key
+	AuditRetired   = "retired"   // former key-encryption keys and data keys are not needed any more
 	AuditRestored  = "restored"  // refused: the published state has gone back
 	AuditRefused   = "refused"   // refused: the request breaks a rule
 	AuditDenied    = "denied"    // refused: the caller has not the right

@@ -131,7 +131,7 @@ func (t *Table) Rewrap(ctx context.Context, o RewrapOptions, now func() time.Tim
 		return 0, err
 	}
 	for {
-		n, err := t.rewrapSome(ctx, target)
+		n, err := t.rewrapSome(ctx, target, o.Identity, now())
 		if closed := new(notOpened); errors.As(err, &closed) {
 			if err := t.open(ctx, closed.id, false); err != nil {
 				return moved, err
@@ -151,7 +151,7 @@ func (t *Table) Rewrap(ctx context.Context, o RewrapOptions, now func() time.Tim
 	if err := t.demand(ctx, now(), false, func(i Instance, _ []string) bool { return i.KEK == current }); err != nil {
 		return moved, err
 	}
-	return moved, t.retire(ctx, target, moved, o, now())
+	return moved, t.retire(ctx, target, o.Identity, now())
 }
 
 // demand returns an *InstancesError of the running services for which ok does
@@ -214,8 +214,8 @@ func (t *Table) target(ctx context.Context, o RewrapOptions, now time.Time) (str
 }
 
 // rewrapSome moves a hundred rows.
-func (t *Table) rewrapSome(ctx context.Context, target string) (moved int, err error) {
-	err = t.db.Update(ctx, func(x *database.Tx) error {
+func (t *Table) rewrapSome(ctx context.Context, target, who string, now time.Time) (moved int, err error) {
+	err = t.write(ctx, func(x *database.Tx) error {
 		moved = 0
 		if err := t.recorded(ctx, x, target); err != nil {
 			return err
@@ -239,14 +239,17 @@ func (t *Table) rewrapSome(ctx context.Context, target string) (moved int, err e
 			}
 			moved++
 		}
-		return nil
+		if moved == 0 {
+			return nil
+		}
+		return t.record(ctx, x, AuditEntry{Time: now, Event: AuditRewrapped, Identity: who, Detail: fmt.Sprintf("%d keys, under %s", moved, t.kek.current.ID())})
 	})
 	return moved, err
 }
 
 // retire ends the former keys, in one transaction with a last look whether
 // something is wrapped under them.
-func (t *Table) retire(ctx context.Context, target string, moved int, o RewrapOptions, now time.Time) error {
+func (t *Table) retire(ctx context.Context, target, who string, now time.Time) error {
 	return t.write(ctx, func(x *database.Tx) error {
 		var left int
 		if err := x.QueryRow(ctx, "SELECT COUNT(*) FROM signer_keys WHERE kek <> ?", target).Scan(&left); err != nil {
@@ -255,9 +258,13 @@ func (t *Table) retire(ctx context.Context, target string, moved int, o RewrapOp
 		if left > 0 {
 			return fmt.Errorf("%d keys were made under a former key-encryption key meanwhile: rewrap once more", left)
 		}
+		former, err := texts(ctx, x, "SELECT id FROM signer_keks WHERE id <> ? ORDER BY id", target)
+		if err != nil || len(former) == 0 {
+			return err
+		}
 		if _, err := x.Exec(ctx, "DELETE FROM signer_keks WHERE id <> ?", target); err != nil {
 			return err
 		}
-		return t.record(ctx, x, AuditEntry{Time: now, Event: AuditRewrapped, Identity: o.Identity, Detail: fmt.Sprintf("%d keys, under %s", moved, t.kek.current.ID())})
+		return t.record(ctx, x, AuditEntry{Time: now, Event: AuditRetired, Identity: who, Detail: strings.Join(former, ", ")})
 	})
 }
