@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/iechor/trust/storage"
 )
 
 // health remembers the last look at the store and the signer, because
@@ -85,9 +87,55 @@ func (m *metrics) add(op operation, method string, status int, took time.Duratio
 	m.spent[op].Add(int64(max(took, 0)))
 }
 
+// forecasts remembers when what is stored expires, because anybody may ask and
+// to sum it up costs a look at every current file.
+type forecasts struct {
+	mu   sync.Mutex
+	at   time.Time // guarded by mu
+	text string    // guarded by mu
+}
+
+const forecastEvery = time.Minute
+
+// forecast returns the metrics of expiry. Labels are kinds of roles, of which
+// there are five (attacks.md L9).
+func (s *Server) forecast(ctx context.Context) string {
+	s.forecasts.mu.Lock()
+	defer s.forecasts.mu.Unlock()
+	now := s.c.Now()
+	if s.forecasts.text != "" && now.Sub(s.forecasts.at) < forecastEvery {
+		return s.forecasts.text
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	all, err := s.c.Store.Forecast(ctx, now)
+	if err != nil {
+		s.c.Log.Error("sum up what expires", "err", err)
+		return s.forecasts.text // of the last time
+	}
+	var b strings.Builder
+	metric := func(name, what string, value func(storage.Forecast) (int64, bool)) {
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %[1]s gauge\n", name, what)
+		for _, f := range all {
+			if v, ok := value(f); ok {
+				fmt.Fprintf(&b, "%s{role=%q} %d\n", name, f.Kind, v)
+			}
+		}
+	}
+	metric("iechor_server_files", "Current files of all repositories.", func(f storage.Forecast) (int64, bool) { return f.Files, true })
+	metric("iechor_server_files_expired", "Current files that have expired.", func(f storage.Forecast) (int64, bool) { return f.Expired, true })
+	metric("iechor_server_files_expiring_30d", "Current files that expire within 30 days, or have.", func(f storage.Forecast) (int64, bool) { return f.Days30, true })
+	metric("iechor_server_files_expiring_90d", "Current files that expire within 90 days, or have.", func(f storage.Forecast) (int64, bool) { return f.Days90, true })
+	metric("iechor_server_next_expiry_seconds", "Unix time at which the next current file expires.", func(f storage.Forecast) (int64, bool) {
+		return f.First.Unix(), !f.First.IsZero()
+	})
+	s.forecasts.at, s.forecasts.text = now, b.String()
+	return s.forecasts.text
+}
+
 // serveMetrics writes the counters in the text format of Prometheus, under
-// the names of the stock server.
-func (s *Server) serveMetrics(w http.ResponseWriter) {
+// the names of the stock server, and when what is stored expires.
+func (s *Server) serveMetrics(w http.ResponseWriter, forecast string) {
 	var requests, durations []string
 	for op := range operations {
 		total := int64(0)
@@ -111,7 +159,7 @@ func (s *Server) serveMetrics(w http.ResponseWriter) {
 	slices.Sort(requests)
 	slices.Sort(durations)
 	body := "# TYPE notary_server_http_requests_total counter\n" + strings.Join(requests, "") +
-		"# TYPE notary_server_http_request_duration_microseconds summary\n" + strings.Join(durations, "")
+		"# TYPE notary_server_http_request_duration_microseconds summary\n" + strings.Join(durations, "") + forecast
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = w.Write([]byte(body)) // the peer is gone if this fails
 }

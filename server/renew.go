@@ -235,9 +235,11 @@ func (s *Server) renew(ctx context.Context, gun tuf.GUN, due func(storage.Entry,
 // timestamp all the same: when something that a publisher signed has expired.
 // Then clients learn that, and the publisher can repair it.
 func bearable(err error) bool {
+	if root := new(tuf.RootRefusal); errors.As(err, &root) {
+		return root.Reason == tuf.NoLeaf && root.Expired != "" // the certificate of a root key
+	}
 	var refused *tuf.RoleError
-	return errors.As(err, &refused) && errors.Is(err, tuf.ErrExpired) &&
-		refused.Role != tuf.RoleRoot && refused.Role != tuf.RoleTimestamp
+	return errors.As(err, &refused) && errors.Is(err, tuf.ErrExpired) && refused.Role != tuf.RoleTimestamp
 }
 
 // A backoff remembers which repositories are not worth another try yet. The

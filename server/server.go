@@ -121,6 +121,7 @@ type Server struct {
 	renewing    flight       // by GUN
 	health      health
 	metrics     *metrics
+	forecasts   forecasts
 	unrenewed   backoff
 	told        telling
 	loggedTrail atomic.Int64 // the last entry of the audit trail that was logged
@@ -268,7 +269,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 		s.serveHealth(w, r)
 		return nil
 	case opMetrics:
-		s.serveMetrics(w)
+		s.serveMetrics(w, s.forecast(r.Context()))
 		return nil
 	}
 	return api.NewError(api.MetadataNotFound, nil)

@@ -168,6 +168,9 @@ func TestMetrics(t *testing.T) {
 		`notary_server_http_requests_total{code="200",method="get",operation="GetRole"} 1`,
 		`notary_server_http_requests_total{code="404",method="get",operation="NotFound"} 1`,
 		`notary_server_http_request_duration_microseconds_count{operation="GetRole"} 1`,
+		`iechor_server_files{role="targets"} 1`,
+		`iechor_server_files_expired{role="root"} 0`,
+		`iechor_server_files_expiring_30d{role="timestamp"} 1`,
 	} {
 		if !strings.Contains(r.Body.String(), want+"\n") {
 			t.Errorf("metrics lack %s:\n%s", want, r.Body)
@@ -206,7 +209,7 @@ func TestMetricsCountConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 	w := httptest.NewRecorder()
-	s.serveMetrics(w)
+	s.serveMetrics(w, "")
 	want := `# TYPE notary_server_http_requests_total counter
 notary_server_http_requests_total{code="100",method="put",operation="NotFound"} 800
 notary_server_http_requests_total{code="200",method="get",operation="GetRole"} 800

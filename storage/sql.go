@@ -330,6 +330,32 @@ func (s *SQL) Expiring(ctx context.Context, before, since time.Time, limit int) 
 	return guns, nil
 }
 
+// Forecast implements [Store].
+func (s *SQL) Forecast(ctx context.Context, now time.Time) ([]Forecast, error) {
+	at := now.UnixMicro()
+	within := func(days int) int64 { return now.Add(time.Duration(days) * 24 * time.Hour).UnixMicro() }
+	out, err := list(ctx, s.db, `SELECT CASE WHEN c.role LIKE 'targets/%' THEN 'delegation' ELSE c.role END AS kind, COUNT(*),
+		COALESCE(MIN(CASE WHEN f.expires >= ? THEN f.expires END), 0), SUM(CASE WHEN f.expires < ? THEN 1 ELSE 0 END),
+		SUM(CASE WHEN f.expires < ? THEN 1 ELSE 0 END), SUM(CASE WHEN f.expires < ? THEN 1 ELSE 0 END)
+		FROM roles c JOIN files f ON f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version
+		WHERE f.retired = 0
+		GROUP BY CASE WHEN c.role LIKE 'targets/%' THEN 'delegation' ELSE c.role END ORDER BY kind`,
+		[]any{at, at, within(30), within(90)},
+		func(scan func(...any) error) (Forecast, error) {
+			var f Forecast
+			var first int64
+			err := scan(&f.Kind, &f.Files, &first, &f.Expired, &f.Days30, &f.Days90)
+			if first > 0 {
+				f.First = moment(first)
+			}
+			return f, err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("sum up what expires: %w", err)
+	}
+	return out, nil
+}
+
 // GUNs implements [Store].
 func (s *SQL) GUNs(ctx context.Context, after tuf.GUN, limit int) ([]tuf.GUN, error) {
 	guns, err := list(ctx, s.db, "SELECT gun FROM repositories WHERE gun > ? AND deleted = 0 ORDER BY gun LIMIT ?", []any{string(after), bounded(limit)},

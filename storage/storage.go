@@ -101,6 +101,16 @@ type Head struct {
 	Deleted bool
 }
 
+// A Forecast says when the current files of one kind of role expire.
+type Forecast struct {
+	Kind    string
+	First   time.Time // the first of those that have not expired; zero if there is none
+	Files   int64
+	Expired int64
+	Days30  int64 // expire within 30 days, or have
+	Days90  int64
+}
+
 // A NewFile is a file to commit. Expires is what the signed content says.
 type NewFile struct {
 	tuf.File
@@ -194,6 +204,11 @@ type Store interface {
 	// that repositories nobody can renew do not keep others out of the answer.
 	// At most limit; 0 means 1000, the most.
 	Expiring(ctx context.Context, before, since time.Time, limit int) ([]tuf.GUN, error)
+
+	// Forecast sums up when the current files of all repositories expire, for
+	// each kind of role: root, targets, snapshot, timestamp, and "delegation".
+	// Kinds of which there are none are left out.
+	Forecast(ctx context.Context, now time.Time) ([]Forecast, error)
 
 	// Prune forgets what was superseded, or deleted, long enough ago, and
 	// stores more tightly what is seldom read. What is current, every root of

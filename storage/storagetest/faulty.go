@@ -54,7 +54,7 @@ func NewFaulty(s storage.Store) *Faulty { return &Faulty{store: s, calls: map[st
 // such a fault would never happen.
 func (f *Faulty) Inject(fault Fault) {
 	switch fault.Method {
-	case "", "Current", "Commit", "Blob", "Version", "Delete", "Record", "Changes", "Heads", "Expiring", "Seen", "Prune", "GUNs", "Ping":
+	case "", "Current", "Commit", "Blob", "Version", "Delete", "Record", "Changes", "Heads", "Expiring", "Forecast", "Seen", "Prune", "GUNs", "Ping":
 	default:
 		panic("storagetest: a Store has no method " + fault.Method)
 	}
@@ -175,6 +175,11 @@ func (f *Faulty) Changes(ctx context.Context, q storage.ChangeQuery) ([]storage.
 // Heads implements [storage.Store].
 func (f *Faulty) Heads(ctx context.Context, after int64, limit int) ([]storage.Head, error) {
 	return call(f, "Heads", false, func() ([]storage.Head, error) { return f.store.Heads(ctx, after, limit) })
+}
+
+// Forecast implements [storage.Store].
+func (f *Faulty) Forecast(ctx context.Context, now time.Time) ([]storage.Forecast, error) {
+	return call(f, "Forecast", false, func() ([]storage.Forecast, error) { return f.store.Forecast(ctx, now) })
 }
 
 // Expiring implements [storage.Store].

@@ -42,6 +42,49 @@ func testHeads(t *testing.T, s storage.Store) {
 	}
 }
 
+func testForecast(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	publish := func(gun tuf.GUN, base *storage.State, life time.Duration, files ...storage.NewFile) *storage.State {
+		for i := range files {
+			files[i].Expires = Start.Add(life)
+		}
+		return commit(t, s, gun, base, Start, files...)
+	}
+	a := publish("r/a", nil, day, Files("r/a", 1, 0)...)
+	publish("r/a", a, 60*day, File("r/a", tuf.RoleRoot, 2, 0), File("r/a", "targets/x", 1, 0), File("r/a", "targets/x/y", 1, 0))
+	publish("r/b", nil, 365*day, Files("r/b", 1, 0)...)
+	gone := publish("r/gone", nil, day, Files("r/gone", 1, 0)...)
+	if err := s.Delete(ctx, gone, Start, storage.Actor{Operator: true}); err != nil {
+		t.Fatal(err)
+	}
+	kinds := func(now time.Time) map[string]storage.Forecast {
+		all, err := s.Forecast(ctx, now)
+		if err != nil {
+			t.Fatalf("Forecast = %v", err)
+		}
+		out := map[string]storage.Forecast{}
+		for _, f := range all {
+			out[f.Kind] = f
+		}
+		return out
+	}
+	for kind, want := range map[string]storage.Forecast{
+		"root":       {Files: 2, Days90: 1, First: Start.Add(60 * day)},
+		"targets":    {Files: 2, Days30: 1, Days90: 1, First: Start.Add(day)},
+		"timestamp":  {Files: 2, Days30: 1, Days90: 1, First: Start.Add(day)},
+		"delegation": {Files: 2, Days90: 2, First: Start.Add(60 * day)},
+	} {
+		want.Kind = kind
+		if got := kinds(Start)[kind]; got != want {
+			t.Errorf("Forecast of %s = %+v, want %+v", kind, got, want)
+		}
+	}
+	late := kinds(Start.Add(400 * day))
+	if got := late["targets"]; got.Expired != 2 || !got.First.IsZero() {
+		t.Errorf("Forecast when all has expired = %+v", got)
+	}
+}
+
 func testExpiring(t *testing.T, s storage.Store) {
 	ctx := t.Context()
 	publish := func(gun tuf.GUN, timestamp, snapshot time.Duration) *storage.State {

@@ -52,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"ChangefeedOrder", testChangefeedOrder},
 		{"Heads", testHeads},
 		{"Expiring", testExpiring},
+		{"Forecast", testForecast},
 		{"GUNs", testGUNs},
 		{"PruneKeeps", testPruneKeeps},
 		{"PruneForgets", testPruneForgets},
