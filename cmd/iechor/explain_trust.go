@@ -155,7 +155,7 @@ func explainRefusedMetadata(err error, c subject) (answer, bool) {
 			reason = e.Error()
 		}
 		return exactly(exitUntrusted, "Error: remote repository "+c.gun+" out-of-date: "+name+" "+reason,
-			"nobody has renewed it, or you are being shown an old state: ask the owners of "+c.gun+"; see also that the clock of this machine is right")
+			"nobody has renewed it, or you are being shown an old state: ask the owners of "+c.gun+", who renew it with: iechor trust renew "+c.gun+"; see also that the clock of this machine is right")
 	case errors.Is(err, tuf.ErrRoot), errors.Is(err, tuf.ErrPin):
 		return mismatched(err.Error(), ask)
 	case errors.Is(err, tuf.ErrIncomplete):
@@ -185,7 +185,7 @@ func explainRoot(r *tuf.RootRefusal, c subject, ask string, mismatched func(stri
 	case tuf.NotSignedBySelf:
 		return exactly(exitUntrusted, path+"failed to validate integrity of roots", ask)
 	case tuf.NoLeaf:
-		return exactly(exitUntrusted, path+"unable to retrieve valid leaf certificates", r.Error()+"; "+ask)
+		return exactly(exitUntrusted, path+"unable to retrieve valid leaf certificates", r.Error()+"; "+ask+"; if a certificate has expired, they renew it with: iechor trust renew "+c.gun)
 	case tuf.FirstUseRefused:
 		return exactly(exitUntrusted, path+"nothing is pinned for "+c.gun+", and trust on first use is off",
 			"pin its root under content-trust.trust-pinning in config.json")

@@ -47,6 +47,7 @@ does what can be done. --lost answers in advance:
   targets    the repository's key: with the root key, a new one signs the tags as
              they are; consumers notice nothing
   snapshot   kept here and lost: the server signs snapshots again
+  timestamp  lost by the server, perhaps with its snapshot key: it makes new ones
   NAME       the key of a signer: replaced by --key FILE or --new-key; what the
              signer has signed is signed again, as far as keys for it are here
   root       with another root key here that is enough (a spare): a new one takes
@@ -118,8 +119,14 @@ func (a *app) recover(ctx context.Context, o recoverOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.from != "" {
+	switch {
+	case o.from != "":
 		return d.makeAnew(ctx, repo, o)
+	case o.lost == string(tuf.RoleTimestamp): // a server that lost it may have lost more, and let it expire
+		if ok, err := d.sure(ctx, fmt.Sprintf("Have %s make new keys for what it signs?", repo.server), o.yes); err != nil || !ok {
+			return err
+		}
+		return a.moveToServer(ctx, rotateOptions{ref: o.ref, role: toServer})
 	}
 	set, err := d.current(ctx, repo)
 	if o.lost == string(tuf.RoleRoot) && o.export != "" && (errors.Is(err, trust.ErrGone) || errors.Is(err, trust.ErrNotSigned)) {
@@ -141,7 +148,7 @@ func (a *app) recover(ctx context.Context, o recoverOptions) (err error) {
 		}
 	}
 	switch role := tuf.RoleName(o.lost); role {
-	case tuf.RoleTargets, tuf.RoleSnapshot, tuf.RoleTimestamp:
+	case tuf.RoleTargets, tuf.RoleSnapshot:
 		return d.recoverByRotation(ctx, repo, set, role, o)
 	case tuf.RoleRoot:
 		return d.recoverRoot(ctx, repo, set, o)
