@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -303,7 +304,7 @@ func TestAttackTokenKeyConfusion(t *testing.T) {
 func TestAttackTokenEmbeddedKey(t *testing.T) {
 	t.Parallel()
 	mine := newECKey(t)
-	_, kid := serviceKey(t)
+	theirs, kid := serviceKey(t)
 	block, _ := pem.Decode(bundle(t))
 	cert := selfSigned(t, mine)
 	refusedTokens(t, "invalid_token", map[string]string{
@@ -318,10 +319,10 @@ func TestAttackTokenEmbeddedKey(t *testing.T) {
 		"own kid":                    forge(t, header("ES256", "kid", TokenKeyID(spki(t, mine.Public()))), nil, mine),
 		"no key":                     forge(t, header("ES256"), nil, mine),
 		"jku":                        forge(t, header("ES256", "jku", "https://evil.example/keys"), nil, mine),
-		"a chain without end":        forge(t, header("ES256", "x5c", [][]byte{cert, cert, cert, cert, cert, cert, cert, cert, cert, cert, cert}), nil, mine),
+		"a chain without end":        forge(t, header("ES256", "x5c", slices.Repeat([][]byte{block.Bytes}, tokenChain+1)), nil, theirs),
 		"x5c of rubbish":             forge(t, header("ES256", "x5c", [][]byte{{1, 2, 3}}), nil, mine),
 		"jwk of rubbish":             forge(t, header("ES256", "jwk", object{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}), nil, mine),
-		"something to be understood": forge(t, header("ES256", "kid", kid, "crit", []string{"x"}), nil, mine),
+		"something to be understood": forge(t, header("ES256", "kid", kid, "crit", []string{"x"}), nil, theirs),
 	})
 }
 
