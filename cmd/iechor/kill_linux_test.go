@@ -191,15 +191,18 @@ func TestKilledBeforeEachWrite(t *testing.T) {
 	for _, c := range slices.Concat(killCases, backupKillCases) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			most := 100
-			for n := range most {
+			most, step := 100, 1
+			if raceDetector {
+				step = 5 // what it looks for does not depend on the write
+			}
+			for n := 0; n < most; n += step {
 				gun := fmt.Sprintf("%s/%s-%d", s.Registry, strings.ReplaceAll(c.name, " ", "-"), n)
 				w := &killWorld{t: t, at: fmt.Sprint("killed before write ", n), gun: gun, layout: images, home: t.TempDir(), server: s}
 				if ended := w.try(c, n); ended {
 					if n == 0 {
 						t.Fatalf("iechor %q changed no file", c.command(w))
 					}
-					t.Logf("%d writes", n)
+					t.Logf("at most %d writes", n)
 					return
 				}
 			}
