@@ -35,6 +35,7 @@ var peers = map[string]struct{ program, pkg string }{
 	"docker":        {"dockerd", "docker.io"},
 	"registry":      {"docker-registry", "docker-registry"},
 	"skopeo":        {"skopeo", "skopeo"},
+	"opensc":        {"pkcs11-tool", "opensc"},
 }
 
 // peer reports whether a peer is here. IECHOR_REQUIRE names those that must be.

@@ -27,7 +27,7 @@ func TestTokenScripts(t *testing.T) {
 		say(why)
 	}
 	p := scripts(filepath.Join("testdata", "token"))
-	p.Cmds["card"] = card
+	p.Cmds["card"], p.Condition = card, peer
 	testscript.Run(t, p)
 }
 
@@ -113,5 +113,40 @@ func softUtil(ts *testscript.TestScript, dir string, args ...string) {
 	cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+filepath.Join(dir, "softhsm2.conf"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		ts.Fatalf("softhsm2-util %v: %v\n%s", args, err, out)
+	}
+}
+
+// TestHardwareDocument sees that the story of doc/hardware.md runs its commands,
+// in their order.
+func TestHardwareDocument(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../doc/hardware.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, chapter, _ := strings.Cut(string(doc), "\n## PKCS#11\n")
+	chapter, _, _ = strings.Cut(chapter, "\n## ")
+	story, err := os.ReadFile(filepath.Join("testdata", "token", "hardware.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := strings.NewReplacer("$MODULE", "/usr/lib/softhsm/libsofthsm2.so", "$REGISTRY/demo/", "registry.example.com/", " --from oci:app", "",
+		"home/.iechor", "~/.iechor", "$ROOT.key", "543bb8f….key", "$ROOT", "543bb8f", "$BUILDER", "57954f0", " --yes", "").Replace(string(story))
+	n := 0
+	for line := range strings.Lines(chapter) {
+		command, ok := strings.CutPrefix(line, "$ ")
+		if !ok {
+			continue
+		}
+		n++
+		_, after, found := strings.Cut(rest, "\nexec "+command)
+		if !found {
+			t.Errorf("hardware.txtar does not run, at this place: %s", command)
+			continue
+		}
+		rest = "\n" + after
+	}
+	if n < 10 {
+		t.Errorf("doc/hardware.md has %d commands", n)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -82,7 +83,8 @@ func (a *app) setupToken(ctx context.Context, o tokenSetupOptions) (err error) {
 
 // blankToken finds the token that is to be set up.
 func (d *desk) blankToken(o tokenSetupOptions) (*pkcs11.Library, uint, error) {
-	if o.module != "" {
+	known := slices.ContainsFunc(d.libraries, func(l *pkcs11.Library) bool { return l.Path() == o.module })
+	if o.module != "" && !known {
 		d.libraries = append(d.libraries, pkcs11.NewLibrary(o.module))
 	}
 	type place struct {

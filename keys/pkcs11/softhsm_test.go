@@ -74,8 +74,6 @@ func missing(t testing.TB, peer, how string) {
 	t.Skip(how)
 }
 
-const testPIN, testSOPIN = "1234", "12345678"
-
 // making is held while a token is made: SoftHSM shows one blank slot.
 var making sync.Mutex
 
@@ -105,8 +103,4 @@ func newToken(t testing.TB, pins keys.PINs) *Token {
 		}
 	})
 	return token
-}
-
-func fixed(pin string) keys.PINs {
-	return keys.FixedPIN(func() ([]byte, error) { return []byte(pin), nil })
 }
