@@ -188,7 +188,7 @@ func TestKilledBeforeEachWrite(t *testing.T) {
 		}
 	})
 	images := imagesForKills(t)
-	for _, c := range slices.Concat(killCases, backupKillCases) {
+	for _, c := range slices.Concat(killCases, backupKillCases, custodyKills) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			most, step := 100, 1
@@ -352,6 +352,10 @@ func (w *killWorld) sentencesFrom(input string, args ...string) {
 	// Killed between the server's deletion and its own, the client has seen
 	// data that is gone, and says so.
 	if status == exitUntrusted && strings.Contains(stderr.String(), "no longer has the trust data that this machine has seen there") {
+		status = exitCannot
+	}
+	// The old root is given up before anything else is.
+	if status == exitUntrusted && strings.Contains(stderr.String(), "hint: the root was given up") {
 		status = exitCannot
 	}
 	if status != exitDone && (status != exitCannot || len(said) == 0 || strings.Contains(stderr.String(), "damaged")) {

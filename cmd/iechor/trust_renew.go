@@ -98,6 +98,8 @@ type renewable struct {
 	what    string
 	role    tuf.RoleName    // file to be signed again
 	key     tuf.CanonicalID // or root key that needs another certificate
+	was     tuf.KeyID       // with that certificate
+	version int64           // of the file
 	expires time.Time
 }
 
@@ -160,13 +162,13 @@ func (d *desk) due(ctx context.Context, set *tuf.Set, before time.Time) (due []r
 			return nil, err
 		}
 		if !server && info.Expires.Before(before) {
-			due = append(due, renewable{what: string(name), role: name, expires: info.Expires})
+			due = append(due, renewable{what: string(name), role: name, version: info.Version, expires: info.Expires})
 		}
 	}
 	root, _ := set.Role(tuf.RoleRoot) // every Set has one
 	for _, k := range root.Keys {
 		if certs, err := k.Certificates(); err == nil && certs[0].NotAfter.Before(before) {
-			due = append(due, renewable{what: "the root certificate " + string(k.ID[:12]), key: k.CanonicalID(), expires: certs[0].NotAfter})
+			due = append(due, renewable{what: "the root certificate " + string(k.ID[:12]), key: k.CanonicalID(), was: k.ID, expires: certs[0].NotAfter})
 		}
 	}
 	return due, nil
@@ -215,18 +217,18 @@ func (d *desk) renewAble(ctx context.Context, repo *repository, set *tuf.Set, ab
 		if r.key != "" {
 			root, _ := after.Role(tuf.RoleRoot) // every Set has one
 			i := slices.IndexFunc(root.Keys, func(k tuf.Key) bool { return k.CanonicalID() == r.key })
-			if i < 0 {
+			if i < 0 || root.Keys[i].ID == r.was {
 				return repo.about(errUnseen)
 			}
 			certs, err := root.Keys[i].Certificates()
-			if err != nil || !certs[0].NotAfter.After(r.expires) {
-				return repo.about(errUnseen)
+			if err != nil {
+				return repo.about(err)
 			}
 			done = append(done, fmt.Sprintf("root certificate (now %s) until %s", root.Keys[i].ID[:12], day(certs[0].NotAfter)))
 			continue
 		}
 		info, ok := after.Info(r.role)
-		if !ok || !info.Expires.After(r.expires) {
+		if !ok || info.Version <= r.version {
 			return repo.about(errUnseen)
 		}
 		done = append(done, fmt.Sprintf("%s until %s", r.role, day(info.Expires)))
