@@ -26,6 +26,15 @@ func TestFailoverGalera(t *testing.T) {
 	cluster := databasetest.StartGalera(t, 3)
 	store, table := cluster.Setting(), cluster.Setting()
 	s := newSiteOn(t, store[0], table[0])
+	var all sync.WaitGroup
+	for _, through := range table { // no lock keeps nodes apart, and still all end well
+		all.Go(func() {
+			if status, _, errs := runApp(t, nil, "migrate", "--config", s.file("signer.yaml"), "--storage", through); status != 0 {
+				t.Errorf("migrate through %s = %d %s", through, status, errs)
+			}
+		})
+	}
+	all.Wait()
 	survive(t, s, store[1], func() { cluster.Kill(0) })
 	cluster.Rejoin(0)
 	s.sound(t) // as the node has it that came back
