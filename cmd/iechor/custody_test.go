@@ -25,7 +25,7 @@ import (
 // it: lost, stolen, expired, its passphrase wrong. doc/custody.md lists them.
 func TestCustody(t *testing.T) {
 	t.Parallel()
-	images := imagesForKills(t)
+	images := twoImages(t)
 	for name, tell := range custodyStories {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

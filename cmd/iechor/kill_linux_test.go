@@ -19,10 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/random"
-
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/keys/keystest"
 	"github.com/iechor/trust/registry"
@@ -187,7 +183,7 @@ func TestKilledBeforeEachWrite(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	images := imagesForKills(t)
+	images := twoImages(t)
 	for _, c := range slices.Concat(killCases, backupKillCases, custodyKills) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -210,31 +206,6 @@ func TestKilledBeforeEachWrite(t *testing.T) {
 		})
 	}
 }
-
-// imagesForKills writes an OCI layout with two images, tagged 1 and 2.
-func imagesForKills(t *testing.T) string {
-	dir := filepath.Join(t.TempDir(), "layout")
-	l, err := ocilayout.Write(dir, empty.Index)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tag := range []string{"1", "2"} {
-		i, err := random.Image(64, 1)
-		if err == nil {
-			err = l.AppendImage(i, ocilayout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": tag}))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
-const (
-	firstPassphrase  = "passphrase one"
-	secondPassphrase = "passphrase two"
-	thirdPassphrase  = "passphrase three"
-)
 
 // A killWorld is one user with a home directory and a repository.
 type killWorld struct {
