@@ -225,6 +225,9 @@ func TestRewrapToVault(t *testing.T) {
 		// A service of before that was not heard of cannot lose a key: it makes
 		// none under a key that was retired, or one that the next rewrap finds.
 		if _, err := s.keys.CreateKey(t.Context(), tuf.Ed25519, tuf.RoleTimestamp, "registry.example/late"); err == nil {
+			if _, local := others[0].(*Local); local {
+				t.Errorf("%s: a key was made under a key-encryption key that is not needed any more", name)
+			}
 			if moved, err := next.Rewrap(t.Context(), RewrapOptions{}, w.clock); err != nil || moved != 1 {
 				t.Errorf("%s: Rewrap of a late key = %d, %v, want 1", name, moved, err)
 			}
