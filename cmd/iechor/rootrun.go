@@ -263,6 +263,9 @@ func (r *rootRun) edit(ctx context.Context, repo *repository) error {
 	if r.adds && !holdsKey(role.Keys, r.intent.New) || r.removes && holdsKey(role.Keys, r.of) {
 		return repo.about(errUnseen)
 	}
+	if _, err := repo.Fresh().Update(ctx); err != nil { // so that this machine knows it, too
+		return repo.about(err)
+	}
 	r.tell(repo, done)
 	return nil
 }

@@ -190,6 +190,9 @@ func (d *desk) rotateOne(ctx context.Context, repo *repository, o rotateOptions,
 	if err := d.inForce(ctx, o.ref, repo, o.role, done.Keys); err != nil {
 		return err
 	}
+	// So that this machine knows it, too. Its own pin may stand in the way, of
+	// which inForce has spoken.
+	_, _ = repo.Fresh().Update(ctx)
 	fmt.Fprintf(d.out, "Successfully rotated %s key for repository %s\n", o.role, repo.GUN())
 	d.rotated(ctx, repo, rotation, done)
 	return nil
