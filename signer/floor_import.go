@@ -2,6 +2,7 @@ package signer
 
 import (
 	"context"
+	"time"
 
 	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/tuf"
@@ -11,12 +12,12 @@ import (
 // served so far, at the versions that are published: nothing at or below them
 // is signed, and nothing is built on anything older. Where the ledger knows
 // the repository already it stays as it is.
-func (t *Table) ImportFloor(ctx context.Context, gun tuf.GUN, timestamp, snapshot int64) error {
+func (t *Table) ImportFloor(ctx context.Context, gun tuf.GUN, timestamp, snapshot int64, now time.Time) error {
 	if err := checkName(gun, tuf.RoleTimestamp); err != nil {
 		return err
 	}
 	for range 2 { // another process may do the same
-		err := t.db.Update(ctx, func(x *database.Tx) error {
+		err := t.write(ctx, func(x *database.Tx) error {
 			incarnation, err := t.incarnation(ctx, x, gun)
 			if err != nil {
 				return err
@@ -25,10 +26,13 @@ func (t *Table) ImportFloor(ctx context.Context, gun tuf.GUN, timestamp, snapsho
 			if err != nil || seq != 0 {
 				return err
 			}
-			return t.setFloors(ctx, x, gun, incarnation, 0, floors{
+			if err := t.setFloors(ctx, x, gun, incarnation, 0, floors{
 				timestampSigned: timestamp, timestampConfirmed: timestamp,
 				snapshotSigned: snapshot, snapshotConfirmed: snapshot, snapshotNamed: snapshot,
-			})
+			}); err != nil {
+				return err
+			}
+			return t.record(ctx, x, AuditEntry{Time: now, Event: AuditImported, GUN: gun, Role: tuf.RoleTimestamp, Version: timestamp})
 		})
 		if !database.IsUnique(err) {
 			return err

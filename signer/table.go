@@ -301,8 +301,13 @@ func (t *Table) insert(ctx context.Context, who string, private crypto.Signer, r
 	return public, err
 }
 
-// incarnation returns the current incarnation of gun, 1 for a new one.
+// incarnation returns the current incarnation of gun, 1 for a new one, for who
+// is about to write something of it. The row is written as well, because nodes
+// of a Galera cluster notice only then that another ends the incarnation.
 func (t *Table) incarnation(ctx context.Context, x *database.Tx, gun tuf.GUN) (int64, error) {
+	if _, err := x.Exec(ctx, "UPDATE signer_repositories SET turn = turn + 1 WHERE gun = ?", gun); err != nil {
+		return 0, err
+	}
 	var n int64
 	err := x.QueryRow(ctx, "SELECT incarnation FROM signer_repositories WHERE gun = ?", gun).Scan(&n)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -400,7 +400,7 @@ func (m *move) floors(ctx context.Context) error {
 		if !gun.Valid() || highest[tuf.RoleTimestamp] == 0 {
 			continue
 		}
-		if err := m.table.ImportFloor(ctx, gun, highest[tuf.RoleTimestamp], highest[tuf.RoleSnapshot]); err != nil {
+		if err := m.table.ImportFloor(ctx, gun, highest[tuf.RoleTimestamp], highest[tuf.RoleSnapshot], m.now); err != nil {
 			return err
 		}
 	}
