@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/keys/piv"
 	"github.com/iechor/trust/keys/pkcs11"
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/terminal"
@@ -191,9 +192,11 @@ type desk struct {
 	tokens      []device
 	libraries   []*pkcs11.Library
 
-	token       string // flag --token
-	onTokenOnly bool   // flag --on-token-only
-	lockedToo   bool   // tokens whose PIN is locked will do
+	place        piv.Place // of new keys on YubiKeys
+	yubiKeysOpen *piv.Shared
+	token        string // flag --token
+	onTokenOnly  bool   // flag --on-token-only
+	lockedToo    bool   // tokens whose PIN is locked will do
 }
 
 // desk opens nothing that asks the user or the network.

@@ -38,6 +38,7 @@ const maxConfig = 1 << 20
 //	    "login-servers": ["login.example.net"],
 //	    "tokens": [{"module": "/usr/lib/…/libsofthsm2.so", "label": "ci", "pin": "file:/run/secrets/pin"}],
 //	    "backup-directory": "/media/safe/keys",
+//	    "attestation-roots": "/etc/iechor/yubico.pem",
 //	    "maximum-age": "36h",
 //	    "allow-expired-cached-trust-data": false
 //	  }
@@ -71,6 +72,9 @@ type config struct {
 	// backups is where a copy of each key is kept that was made for a token:
 	// "backup-directory". Empty: trust/backup in the configuration directory.
 	backups string
+	// attestationRoots has certificates of makers of tokens:
+	// "attestation-roots". Empty: none are believed.
+	attestationRoots string
 	// allowExpired lets cached data serve although it has expired.
 	allowExpired bool
 }
@@ -149,6 +153,7 @@ func (c *config) members(s *strict) map[string]func() error {
 			return err
 		},
 		"tokens":                          func() error { return c.decodeTokens(s) },
+		"attestation-roots":               func() error { return s.value(&c.attestationRoots, "a file with certificates") },
 		"backup-directory":                func() error { return s.value(&c.backups, "a directory") },
 		"maximum-age":                     func() error { return c.decodeMaxAge(s) },
 		"allow-expired-cached-trust-data": func() error { return s.value(&c.allowExpired, "true or false") },
@@ -361,13 +366,18 @@ func (c *config) pin() (tuf.Pins, error) {
 	return pin.(tuf.Pins), nil // see trust.Pinning
 }
 
+// relative finds a file that the configuration names.
+func (c *config) relative(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(c.path), path)
+}
+
 // readAuthority reads a file that "ca" names. Paths are relative to the
 // configuration file.
 func (c *config) readAuthority(path string) ([]byte, error) {
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(c.path), path)
-	}
-	f, err := os.Open(path)
+	f, err := os.Open(c.relative(path))
 	if err != nil {
 		return nil, err
 	}

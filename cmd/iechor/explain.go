@@ -98,6 +98,7 @@ var rules = []func(error, subject) (answer, bool){
 	explainInterruption,
 	explainPassphrase,
 	explainBackup,
+	explainPIV,
 	explainTokens,
 	explainKeyWork,
 	explainKeys,

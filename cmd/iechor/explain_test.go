@@ -23,6 +23,7 @@ import (
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/backup"
 	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/keys/piv"
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/terminal"
 	"github.com/iechor/trust/trust"
@@ -211,6 +212,18 @@ func spokenErrors() []spoken {
 		{"keys.ErrSharedSecret", keys.ErrSharedSecret},
 		{"keys.ErrNoSupport", fmt.Errorf("%w: PKCS#11 needs a build with cgo", keys.ErrNoSupport)},
 		{"keys.ErrDriver", fmt.Errorf("%w: %w", keys.ErrDriver, &fs.PathError{Op: "stat", Path: "/usr/lib/softhsm/libsofthsm2.so", Err: fs.ErrNotExist})},
+		{"errNoToken", errNoToken},
+		{"piv.ErrBuild", piv.ErrBuild},
+		{"piv.ErrService", piv.ErrService},
+		{"piv.ErrFactory", onToken(fmt.Errorf("%w: the PIN of %s", piv.ErrFactory, someToken))},
+		{"piv.ErrWellKnown", piv.CheckNew("the PIN", piv.FactoryPIN)},
+		{"piv.ErrLength", piv.CheckNew("the PUK", "1234")},
+		{"piv.ErrNotTouched", onToken(piv.ErrNotTouched)},
+		{"piv.ErrManagementKey", onToken(fmt.Errorf("%w: %s", piv.ErrManagementKey, someToken))},
+		{"piv.ErrPUK", &piv.PUKError{Token: someToken, Left: 2}},
+		{"piv.ErrSlot", onToken(fmt.Errorf("%w: slot 9c of %s", piv.ErrSlot, someToken))},
+		{"piv.ErrPolicy", onToken(fmt.Errorf("%w: firmware 3.4.1 cannot be touched", piv.ErrPolicy))},
+		{"piv.ErrAttestation", fmt.Errorf("%w: no authority that was given vouches for the token", piv.ErrAttestation)},
 		{"keys.ErrTokenAbsent", onToken(fmt.Errorf("%w: token ci at /usr/lib/softhsm/libsofthsm2.so", keys.ErrTokenAbsent))},
 		{"keys.ErrTokenGone", onToken(fmt.Errorf("%w: %s", keys.ErrTokenGone, someToken))},
 		{"keys.ErrTokenBusy", onToken(fmt.Errorf("%w: CKR_SESSION_COUNT", keys.ErrTokenBusy))},

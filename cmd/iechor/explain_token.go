@@ -21,7 +21,7 @@ func explainTokens(err error, c subject) (answer, bool) {
 		return c.could(source.Error(), "correct it, or \"pin\" in content-trust.tokens in config.json; \"ask\" asks you"), true
 	case errors.As(err, &root):
 		a, ok := explainTokens(root.err, c)
-		a.hints = append(a.hints, "to have the root key in a file instead, take the token out of content-trust.tokens in config.json")
+		a.hints = append(a.hints, "to have the root key in a file instead, take the token out of content-trust.tokens in config.json, or set that to [] where no token is named")
 		if c.sign == nil {
 			a.sentence = root.Error()
 		}
@@ -31,6 +31,7 @@ func explainTokens(err error, c subject) (answer, bool) {
 		is    error
 		hints []string
 	}{
+		{errNoToken, []string{"plug a YubiKey in, or name the library of the token's maker in content-trust.tokens in config.json: see doc/hardware.md"}},
 		{errNoTokenChosen, []string{"try again and name one of the tokens by its label or serial number, or give --token"}},
 		{keys.ErrNoSupport, []string{"install a build of iechor with cgo (CGO_ENABLED=1), or do without the token: take it out of content-trust.tokens in config.json"}},
 		{keys.ErrDriver, []string{"install the library that the token's maker delivers (for SoftHSM: apt-get install softhsm2), and name its file in content-trust.tokens in config.json"}},

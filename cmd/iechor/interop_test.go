@@ -36,6 +36,8 @@ var peers = map[string]struct{ program, pkg string }{
 	"registry":      {"docker-registry", "docker-registry"},
 	"skopeo":        {"skopeo", "skopeo"},
 	"opensc":        {"pkcs11-tool", "opensc"},
+
+	"yubico-piv-tool": {"yubico-piv-tool", "yubico-piv-tool"},
 }
 
 // peer reports whether a peer is here. IECHOR_REQUIRE names those that must be.

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"os"
@@ -27,7 +28,8 @@ func TestPIVScripts(t *testing.T) {
 	pivtest.Peer(t)
 	p := scripts("testdata/piv")
 	p.Cmds["card"] = cardCommand
-	p.Condition = peerCondition
+	p.Cmds["key"] = keyCommand
+	p.Condition = peer
 	setup := p.Setup
 	p.Setup = func(e *testscript.Env) error {
 		e.Values[cardsKey{}] = &cards{}
@@ -36,17 +38,19 @@ func TestPIVScripts(t *testing.T) {
 	testscript.Run(t, p)
 }
 
-// peerCondition lets a script ask for a program: [peer:yubico-piv-tool].
-func peerCondition(cond string) (bool, error) {
-	name, ok := strings.CutPrefix(cond, "peer:")
-	if !ok {
-		return false, fmt.Errorf("unknown condition %q", cond)
+// keyCommand puts the id of the key of a role into a variable: "key NAME ROLE",
+// or with "key NAME ROLE ID" that of another one than ID.
+func keyCommand(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec("iechor", "trust", "key", "list", "--json"))
+	var all []listedKey
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &all))
+	for _, k := range all {
+		if k.Role == args[1] && (len(args) < 3 || string(k.ID) != args[2]) {
+			ts.Setenv(args[0], string(k.ID))
+			return
+		}
 	}
-	_, err := exec.LookPath(name)
-	if err != nil && strings.Contains(","+os.Getenv("IECHOR_REQUIRE")+",", ","+name+",") {
-		return false, fmt.Errorf("no %s here, and IECHOR_REQUIRE asks for it", name)
-	}
-	return err == nil, nil
+	ts.Fatalf("no key of role %s in %v", args[1], all)
 }
 
 type cardsKey struct{}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/keys/piv"
 	"github.com/iechor/trust/keys/pkcs11"
 	"github.com/iechor/trust/terminal"
 	"github.com/iechor/trust/tuf"
@@ -20,14 +21,20 @@ import (
 // A device is a token that the configuration names.
 type device struct {
 	keys.Token
-	entry int // in the configuration
+	entry int  // in the configuration
+	auto  bool // nobody has configured it: it counts when it is there
 }
 
 // openTokens makes the stores of the tokens that the configuration names.
 // Nothing is loaded or asked before one is used.
 func (d *desk) openTokens() {
+	d.yubiKeysOpen = new(piv.Shared)
 	libraries := map[string]*pkcs11.Library{}
-	for i, c := range d.config.tokens {
+	for i, c := range d.tokenConfigs() {
+		if c.module == pivModule {
+			d.tokens = append(d.tokens, d.openPIV(i, c))
+			continue
+		}
 		l := libraries[c.module]
 		if l == nil {
 			l = pkcs11.NewLibrary(c.module)
@@ -40,15 +47,27 @@ func (d *desk) openTokens() {
 			p.Choose = func(ctx context.Context, among []keys.TokenInfo) (keys.TokenInfo, error) {
 				return d.chooseToken(ctx, i, among)
 			}
-			p.Waiting = func(t keys.TokenInfo) {
-				_ = d.terminal.Notice(printable(t.String()) + " has not signed yet: touch it, if it waits for that.") // the signature is what counts
-			}
+			p.Waiting = d.waiting
 		}
-		d.tokens = append(d.tokens, device{pkcs11.Open(p), i})
+		d.tokens = append(d.tokens, device{Token: pkcs11.Open(p), entry: i})
 	}
 	for _, t := range d.tokens {
 		d.keys = append(d.keys, t.Token)
 	}
+}
+
+// tokenConfigs are the tokens that the configuration names; if it does not
+// speak of tokens, the YubiKey that may be there.
+func (d *desk) tokenConfigs() []tokenConfig {
+	if d.config.tokens == nil {
+		return []tokenConfig{yubiKey}
+	}
+	return d.config.tokens
+}
+
+// waiting tells the user that a token may want to be touched.
+func (d *desk) waiting(t keys.TokenInfo) {
+	_ = d.terminal.Notice("The " + printable(t.String()) + " has not signed yet: touch it, if it waits for that.") // the signature is what counts
 }
 
 // pins says the PIN of one token: what the configuration names, once, or what
@@ -78,7 +97,7 @@ func (p *pins) PIN(ctx context.Context, r keys.PINRequest) ([]byte, error) {
 	if r.Attempt > 1 {
 		notices = append(notices, "That PIN is wrong.")
 	}
-	if r.Left != keys.TriesUnknown {
+	if r.Left != keys.TriesUnknown && (r.Attempt > 1 || r.Left < 3) {
 		notices = append(notices, "Of the "+name+" "+r.Left.String()+".")
 	}
 	if r.Keypad {
@@ -133,7 +152,12 @@ func (d *desk) askPIN(ctx context.Context, what string) ([]byte, error) {
 // chooseToken asks which token an entry of the configuration means, and
 // remembers the answer there.
 func (d *desk) chooseToken(ctx context.Context, entry int, among []keys.TokenInfo) (keys.TokenInfo, error) {
-	none := &pkcs11.SeveralError{Choice: d.config.tokens[entry].choice, Tokens: among}
+	none := &pkcs11.SeveralError{Tokens: among}
+	remember := d.config.rememberPIV
+	if d.config.tokens != nil {
+		none.Choice = d.config.tokens[entry].choice
+		remember = func(serial string) error { return d.config.rememberToken(entry, serial) }
+	}
 	if d.token != "" {
 		for _, t := range among {
 			if t.Label == d.token || t.Serial == d.token {
@@ -149,7 +173,7 @@ func (d *desk) chooseToken(ctx context.Context, entry int, among []keys.TokenInf
 	if err != nil {
 		return keys.TokenInfo{}, err
 	}
-	if err := d.config.rememberToken(entry, chosen.Serial); err != nil {
+	if err := remember(chosen.Serial); err != nil {
 		d.warn("the choice is not remembered: %s", printable(err.Error()))
 	} else {
 		fmt.Fprintf(d.err, "iechor: notice: %s has the serial number of the %s from now on\n", d.config.path, printable(chosen.String()))
@@ -203,7 +227,7 @@ func (c *config) rememberToken(entry int, serial string) error {
 	if err != nil {
 		return err
 	}
-	at, err := tokenEntry(raw, entry)
+	at, err := objectAt(raw, entry, "{", "content-trust{", "tokens[", "{")
 	if err != nil {
 		return err
 	}
@@ -219,8 +243,9 @@ func (c *config) rememberToken(entry int, serial string) error {
 	return writePrivately(c.path, out)
 }
 
-// tokenEntry returns where the members of an entry of "tokens" begin.
-func tokenEntry(raw []byte, entry int) (int, error) {
+// objectAt returns where the members of an object begin: the one with number n
+// among those at path, which has names and brackets.
+func objectAt(raw []byte, n int, at ...string) (int, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	var path []string // of names and brackets
 	var key string
@@ -236,8 +261,8 @@ func tokenEntry(raw []byte, entry int) (int, error) {
 			case '{', '[':
 				path = append(path, key+string(rune(v)))
 				key = ""
-				if slices.Equal(path, []string{"{", "content-trust{", "tokens[", "{"}) {
-					if count++; count == entry {
+				if slices.Equal(path, at) {
+					if count++; count == n {
 						return int(dec.InputOffset()), nil
 					}
 				}
@@ -267,6 +292,7 @@ func (d *desk) present(ctx context.Context) (there []device, errs []error) {
 			err = &keys.PINError{Token: i, Locked: true}
 		}
 		switch {
+		case t.auto && absent(err):
 		case err != nil:
 			errs = append(errs, err)
 		case d.token == "" || i.Label == d.token || i.Serial == d.token:
@@ -276,13 +302,20 @@ func (d *desk) present(ctx context.Context) (there []device, errs []error) {
 	return there, errs
 }
 
+// absent reports whether err says that there is no token, or no way to one.
+func absent(err error) bool {
+	return errors.Is(err, keys.ErrTokenAbsent) || errors.Is(err, keys.ErrDriver) || errors.Is(err, keys.ErrNoSupport)
+}
+
+// errNoToken says that there is no token, and that none is configured.
+var errNoToken = errors.New("there is no token, and none is configured")
+
 // oneToken returns the token that is meant by --token, or the only one.
 func (d *desk) oneToken(ctx context.Context) (device, error) {
-	if len(d.tokens) == 0 {
-		return device{}, cannot("no token is configured", "name the library of the token's maker in content-trust.tokens in config.json: see doc/hardware.md")
-	}
 	there, errs := d.present(ctx)
 	switch {
+	case len(there) == 0 && len(errs) == 0 && len(d.config.tokens) == 0:
+		return device{}, errNoToken
 	case len(there) == 1:
 		return there[0], nil
 	case len(there) == 0 && len(errs) > 0:
@@ -324,7 +357,7 @@ func (d *desk) backupDir() (*keys.Dir, error) {
 func (d *desk) away() []error {
 	var out []error
 	for _, t := range d.tokens {
-		if err := t.Away(); err != nil {
+		if err := t.Away(); err != nil && !t.auto {
 			out = append(out, err)
 		}
 	}

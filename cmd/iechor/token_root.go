@@ -37,15 +37,13 @@ func (s *signing) initOptions(ctx context.Context) (trust.InitOptions, error) {
 	if o.RootKey, err = s.chooseRoot(ctx); err != nil || o.RootKey != "" {
 		return o, err
 	}
-	if len(s.tokens) == 0 {
-		if s.onTokenOnly {
-			_, err = s.oneToken(ctx)
-		}
-		return o, err
-	}
 	t, err := s.oneToken(ctx)
+	if errors.Is(err, errNoToken) && !s.onTokenOnly {
+		return o, nil
+	}
 	if err != nil {
-		// The configuration wants the root key there: a file would not do.
+		// There is a token, or the configuration wants the root key there: a
+		// file would not do.
 		return o, &rootTokenError{err}
 	}
 	o.RootGenerator = s.maker(t)

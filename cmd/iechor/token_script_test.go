@@ -116,7 +116,7 @@ func softUtil(ts *testscript.TestScript, dir string, args ...string) {
 	}
 }
 
-// TestHardwareDocument sees that the story of doc/hardware.md runs its commands,
+// TestHardwareDocument sees that the stories of doc/hardware.md run its commands,
 // in their order.
 func TestHardwareDocument(t *testing.T) {
 	t.Parallel()
@@ -124,29 +124,38 @@ func TestHardwareDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, chapter, _ := strings.Cut(string(doc), "\n## PKCS#11\n")
-	chapter, _, _ = strings.Cut(chapter, "\n## ")
-	story, err := os.ReadFile(filepath.Join("testdata", "token", "hardware.txtar"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rest := strings.NewReplacer("$MODULE", "/usr/lib/softhsm/libsofthsm2.so", "$REGISTRY/demo/", "registry.example.com/", " --from oci:app", "",
-		"home/.iechor", "~/.iechor", "$ROOT.key", "543bb8f….key", "$ROOT", "543bb8f", "$BUILDER", "57954f0", " --yes", "").Replace(string(story))
-	n := 0
-	for line := range strings.Lines(chapter) {
-		command, ok := strings.CutPrefix(line, "$ ")
-		if !ok {
-			continue
+	for _, c := range []struct {
+		chapter, story string
+		names          *strings.Replacer // of the story
+	}{
+		{"PKCS#11", "token", strings.NewReplacer("$MODULE", "/usr/lib/softhsm/libsofthsm2.so", "$REGISTRY/demo/", "registry.example.com/", " --from oci:app", "",
+			"home/.iechor", "~/.iechor", "$ROOT.key", "543bb8f….key", "$ROOT", "543bb8f", "$BUILDER", "57954f0", " --yes", "")},
+		{"YubiKeys and other PIV cards", "piv", strings.NewReplacer("$REGISTRY", "registry.example.com", "home/.iechor", "~/.iechor",
+			"$ROOT", "ID", "$NEW", "ID", "$ALICE", "ID")},
+	} {
+		_, chapter, _ := strings.Cut(string(doc), "\n## "+c.chapter+"\n")
+		chapter, _, _ = strings.Cut(chapter, "\n## ")
+		story, err := os.ReadFile(filepath.Join("testdata", c.story, "hardware.txtar"))
+		if err != nil {
+			t.Fatal(err)
 		}
-		n++
-		_, after, found := strings.Cut(rest, "\nexec "+command)
-		if !found {
-			t.Errorf("hardware.txtar does not run, at this place: %s", command)
-			continue
+		rest := c.names.Replace(string(story))
+		n := 0
+		for line := range strings.Lines(chapter) {
+			command, ok := strings.CutPrefix(line, "$ ")
+			if !ok {
+				continue
+			}
+			n++
+			_, after, found := strings.Cut(rest, "\nexec "+command)
+			if !found {
+				t.Errorf("%s/hardware.txtar does not run, at this place: %s", c.story, command)
+				continue
+			}
+			rest = "\n" + after
 		}
-		rest = "\n" + after
-	}
-	if n < 10 {
-		t.Errorf("doc/hardware.md has %d commands", n)
+		if n < 10 {
+			t.Errorf("doc/hardware.md has %d commands about %s", n, c.chapter)
+		}
 	}
 }

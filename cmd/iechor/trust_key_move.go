@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/keys/piv"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -182,10 +183,12 @@ type tokenImportOptions struct {
 	role       string
 	repository string
 	token      string
+	place      piv.Place
 }
 
 func newTokenImportCmd(a *app) *cobra.Command {
 	var o tokenImportOptions
+	var place placeFlags
 	cmd := &cobra.Command{
 		Use:   "import KEYFILE",
 		Short: "Put a key from a file on a token",
@@ -199,8 +202,11 @@ of backups, too.
 --role says what the key is for: root, targets, snapshot, or the name of a signer;
 without it, what the file says counts.`,
 		Args: exactArgs(1, "one key file"),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			o.file = args[0]
+			if o.place, err = place.parse(); err != nil {
+				return err
+			}
 			if o.role != "" {
 				if _, err := tokenRole(cmd, o.role, o.repository); err != nil {
 					return err
@@ -212,6 +218,7 @@ without it, what the file says counts.`,
 	cmd.Flags().StringVar(&o.role, "role", "", "what the key is for: a `role`, or the name of a signer")
 	addRepositoryFlag(cmd, &o.repository, "the `repository` of a targets or snapshot key")
 	addTokenFlag(cmd, &o.token)
+	addPlaceFlags(cmd, &place)
 	return cmd
 }
 
@@ -235,7 +242,7 @@ func (a *app) importToToken(ctx context.Context, o tokenImportOptions) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	d.token = o.token
+	d.token, d.place = o.token, o.place
 	t, err := d.oneToken(ctx)
 	if err != nil {
 		return err

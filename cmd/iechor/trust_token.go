@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/iechor/trust/keys"
+	"github.com/iechor/trust/keys/piv"
 	"github.com/iechor/trust/keys/pkcs11"
 	"github.com/iechor/trust/tuf"
 )
@@ -22,7 +23,7 @@ func newTrustTokenCmd(a *app) *cobra.Command {
 		`  iechor trust token list
   iechor trust token setup --label ci
   iechor trust token generate root`,
-		newTokenListCmd(a), newTokenSetupCmd(a), newTokenGenerateCmd(a), newTokenImportCmd(a), newTokenRemoveCmd(a),
+		newTokenListCmd(a), newTokenSetupCmd(a), newTokenGenerateCmd(a), newTokenImportCmd(a), newTokenRemoveCmd(a), newTokenAttestCmd(a),
 		newTokenChangePINCmd(a), newTokenChangePUKCmd(a), newTokenUnblockCmd(a),
 	)
 }
@@ -49,7 +50,7 @@ for a PIN.`,
 type listedToken struct {
 	Label, Serial, Manufacturer, Model string
 	Module                             string
-	Slot                               uint
+	Slot                               *uint `json:",omitempty"`
 	State                              string
 	Keys                               []listedTokenKey
 }
@@ -58,6 +59,8 @@ type listedTokenKey struct {
 	ID         tuf.CanonicalID
 	Role       string
 	Repository tuf.GUN `json:",omitempty"`
+	// Of keys on YubiKeys only:
+	Slot, PIN, Touch, Origin string `json:",omitempty"`
 }
 
 func (a *app) listTokens(ctx context.Context, asJSON bool) (err error) {
@@ -75,7 +78,7 @@ func (a *app) listTokens(ctx context.Context, asJSON bool) (err error) {
 			continue
 		}
 		for _, s := range slots {
-			t := listedToken{s.Token.Label, s.Token.Serial, s.Token.Manufacturer, s.Token.Model, l.Path(), s.Number, tokenState(s.Token), []listedTokenKey{}}
+			t := listedToken{s.Token.Label, s.Token.Serial, s.Token.Manufacturer, s.Token.Model, l.Path(), &s.Number, tokenState(s.Token), []listedTokenKey{}}
 			if !s.Token.Blank {
 				if t.Keys, err = keysOn(ctx, l, s); err != nil {
 					exit = max(exit, a.complain(err))
@@ -83,6 +86,11 @@ func (a *app) listTokens(ctx context.Context, asJSON bool) (err error) {
 			}
 			all = append(all, t)
 		}
+	}
+	yubiKeys, trouble := d.listPIV(ctx)
+	all = append(all, yubiKeys...)
+	for _, err := range trouble {
+		exit = max(exit, a.complain(err))
 	}
 	if err := d.unlisted(ctx, exit == exitDone); err != nil {
 		exit = max(exit, a.complain(err))
@@ -102,14 +110,11 @@ func (a *app) listTokens(ctx context.Context, asJSON bool) (err error) {
 
 // unlisted warns of tokens that are configured and not there.
 func (d *desk) unlisted(ctx context.Context, libraries bool) error {
-	if len(d.tokens) == 0 {
-		return cannot("no token is configured", "name the library of the token's maker in content-trust.tokens in config.json: see doc/hardware.md")
-	}
 	if !libraries {
 		return nil // which has been said
 	}
 	for _, t := range d.tokens {
-		if _, err := t.Look(ctx); err != nil && !errors.Is(err, keys.ErrSeveralTokens) {
+		if _, err := t.Look(ctx); err != nil && !errors.Is(err, keys.ErrSeveralTokens) && !isPIV(t) {
 			d.warn("%s", printable(err.Error()))
 		}
 	}
@@ -122,7 +127,7 @@ func keysOn(ctx context.Context, l *pkcs11.Library, s pkcs11.Slot) ([]listedToke
 	infos, err := t.List(ctx)
 	out := []listedTokenKey{}
 	for _, i := range infos {
-		out = append(out, listedTokenKey{i.ID, i.Role, i.GUN})
+		out = append(out, listedTokenKey{ID: i.ID, Role: i.Role, Repository: i.GUN})
 	}
 	return out, errors.Join(err, t.Close())
 }
@@ -149,17 +154,36 @@ func (a *app) printTokens(all []listedToken) error {
 	w := tabwriter.NewWriter(b, 0, 0, 4, ' ', 0)
 	fmt.Fprintln(w, "LABEL\tSERIAL\tMODEL\tSLOT\tSTATE")
 	for _, t := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", dash(t.Label), dash(t.Serial), dash(t.Model), t.Slot, t.State)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", dash(t.Label), dash(t.Serial), dash(t.Model), slotNumber(t.Slot), t.State)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	for _, t := range all {
 		for _, k := range t.Keys {
-			fmt.Fprintf(b, "%s: %s %s %s\n", dash(t.Label), k.ID, dash(k.Role), k.Repository)
+			name := t.Label
+			if name == "" {
+				name = t.Serial
+			}
+			fmt.Fprintf(b, "%s: %s %s %s%s\n", dash(name), k.ID, dash(k.Role), k.Repository, k.details())
 		}
 	}
 	return b.Flush()
+}
+
+func slotNumber(n *uint) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}
+
+// details says what a YubiKey tells of a key.
+func (k listedTokenKey) details() string {
+	if k.Slot == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (slot %s, PIN %s, touch %s, %s)", k.Slot, orUnknown(k.PIN), orUnknown(k.Touch), k.Origin)
 }
 
 // dash stands for what is empty in a table.
@@ -174,11 +198,13 @@ type tokenGenerateOptions struct {
 	info      keys.Info
 	algorithm keys.Algorithm
 	token     tokenChoice
+	place     piv.Place
 }
 
 func newTokenGenerateCmd(a *app) *cobra.Command {
 	var o tokenGenerateOptions
 	var algorithm, repository string
+	var place placeFlags
 	cmd := &cobra.Command{
 		Use:   "generate ROLE",
 		Short: "Make a key for a token",
@@ -202,10 +228,14 @@ The public half, which an owner needs to make the holder a signer, is written by
 			if o.algorithm, err = parseAlgorithm(cmd, algorithm); err != nil {
 				return err
 			}
+			if o.place, err = place.parse(); err != nil {
+				return err
+			}
 			return a.generateOnToken(cmd.Context(), o)
 		},
 	}
 	addTokenFlag(cmd, &o.token.name)
+	addPlaceFlags(cmd, &place)
 	cmd.Flags().BoolVar(&o.token.onOnly, "on-token-only", false, "have the token make the key, so that there is no copy of it")
 	cmd.Flags().StringVar(&algorithm, "algorithm", string(keys.P256), "`kind` of key: "+algorithmNames())
 	addRepositoryFlag(cmd, &repository, "the `repository` of a targets or snapshot key")
@@ -240,6 +270,7 @@ func (a *app) generateOnToken(ctx context.Context, o tokenGenerateOptions) (err 
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	d.token, d.onTokenOnly = o.token.name, o.token.onOnly
+	d.place = o.place
 	t, err := d.oneToken(ctx)
 	if err != nil {
 		return err

@@ -18,6 +18,9 @@ type tokenSetupOptions struct {
 	label  string
 	module string // empty: the configured one
 	slot   int    // -1: the only blank one
+
+	token         string // of YubiKeys: the serial number
+	managementKey string // the same: "random" or "ask"
 }
 
 func newTokenSetupCmd(a *app) *cobra.Command {
@@ -25,9 +28,16 @@ func newTokenSetupCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Give a new token its name and PINs",
-		Example: `  iechor trust token setup --label ci
+		Example: `  iechor trust token setup
+  iechor trust token setup --label ci
   iechor trust token setup --label spare --module /usr/lib/softhsm/libsofthsm2.so --slot 1`,
-		Long: `Setup takes a token out of its factory state: it asks for a PIN, which every use
+		Long: `Setup without --label is for YubiKeys and other PIV cards: it asks for a PIN,
+which every use needs, and for a PUK, with which a blocked or forgotten PIN is
+replaced, and changes the management key, without which nobody can put keys on
+the token. Keys that are on it stay. A YubiKey that is not new is asked for what
+it has now.
+
+With --label, setup takes a token out of its factory state: it asks for a PIN, which every use
 needs, and for an SO PIN, with which a locked or forgotten PIN is replaced. Keep
 the SO PIN where the token is not. Tokens that are in use are refused, because to
 set them up again would destroy their keys.
@@ -35,13 +45,21 @@ set them up again would destroy their keys.
 At the end it prints what content-trust.tokens in config.json says of the token.`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.managementKey != "random" && o.managementKey != "ask" {
+				return usage(cmd, "--management-key takes random or ask")
+			}
 			if o.label == "" {
-				return usage(cmd, "a token needs a name", "give it with --label")
+				if o.module != "" || o.slot >= 0 {
+					return usage(cmd, "a token needs a name", "give it with --label")
+				}
+				return a.setupYubiKey(cmd.Context(), o)
 			}
 			return a.setupToken(cmd.Context(), o)
 		},
 	}
-	cmd.Flags().StringVar(&o.label, "label", "", "`name` of the token")
+	cmd.Flags().StringVar(&o.label, "label", "", "`name` of the token, if it is no YubiKey")
+	cmd.Flags().StringVar(&o.token, "token", "", "`serial` number of the YubiKey, if several are there")
+	cmd.Flags().StringVar(&o.managementKey, "management-key", "random", "of a YubiKey: `kind`, random for one that it keeps behind its PIN, or ask for one of yours")
 	cmd.Flags().StringVar(&o.module, "module", "", "`path` of the PKCS#11 library (default: that in config.json)")
 	cmd.Flags().IntVar(&o.slot, "slot", -1, "`number` of the slot, if several tokens are new")
 	return cmd

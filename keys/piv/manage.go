@@ -27,6 +27,9 @@ const managementKeyBytes = 24
 // other programs cannot give them.
 var ErrLength = errors.New("has 6 to 8 characters, letters and digits of ASCII")
 
+// errSame refuses a PUK that whoever knows the PIN knows, too.
+var errSame = fmt.Errorf("%w: it is the PIN", ErrWellKnown)
+
 // checkLength says whether text can be a PIN or PUK.
 func checkLength(what, text string) error {
 	foreign := func(r rune) bool { return r < ' ' || r > '~' }
@@ -42,7 +45,15 @@ type State struct {
 	Token keys.TokenInfo
 	// FactoryManagementKey says that everybody can put keys onto the token.
 	FactoryManagementKey bool
-	Slots                []Slot // that are taken
+	Keys                 []KeyOn
+}
+
+// A KeyOn is a key on a token.
+type KeyOn struct {
+	keys.Info
+	Slot      Slot
+	Policy    Policy // as far as the token tells
+	Generated bool   // on the token, as it says
 }
 
 // Inspect returns the state of the token, without unlocking anything.
@@ -54,8 +65,8 @@ func (s *Store) Inspect(ctx context.Context) (st State, err error) {
 			return err
 		}
 		for _, e := range entries {
-			if e.taken {
-				st.Slots = append(st.Slots, e.slot)
+			if e.info.ID != "" {
+				st.Keys = append(st.Keys, KeyOn{e.info, e.slot, e.content.policy, e.content.generated})
 			}
 		}
 		err = c.authenticate(factoryKey())
@@ -94,9 +105,9 @@ func (s *Store) Setup(ctx context.Context, n Secrets) error {
 	}
 	switch {
 	case n.PIN == n.PUK:
-		return fmt.Errorf("%w: PIN and PUK must not be the same", ErrFactory)
+		return fmt.Errorf("the PUK: %w", errSame)
 	case bytes.Equal(n.ManagementKey, factoryKey()):
-		return fmt.Errorf("%w: choose another management key", ErrFactory)
+		return fmt.Errorf("the management key: %w", ErrWellKnown)
 	case n.ManagementKey != nil && len(n.ManagementKey) != managementKeyBytes:
 		return fmt.Errorf("a management key has %d bytes, and %d were given", managementKeyBytes, len(n.ManagementKey))
 	}
@@ -131,13 +142,13 @@ func (s *Store) Setup(ctx context.Context, n Secrets) error {
 }
 
 // CheckNew says whether text can be the new PIN or PUK, which what names. The
-// error matches ErrLength or ErrFactory.
+// error matches ErrLength or ErrWellKnown.
 func CheckNew(what, text string) error {
 	if err := checkLength(what, text); err != nil {
 		return err
 	}
 	if text == FactoryPIN || text == FactoryPUK {
-		return fmt.Errorf("%w: choose another for %s", ErrFactory, what)
+		return fmt.Errorf("%s: %w", what, ErrWellKnown)
 	}
 	return nil
 }
@@ -211,7 +222,7 @@ func (s *Store) puk(err error) error {
 	return &PUKError{*s.last, wrong.left}
 }
 
-// ChangePIN changes the PIN. The errors are a [keys.PINError], or ErrFactory.
+// ChangePIN changes the PIN. The errors are a [keys.PINError], or those of CheckNew.
 func (s *Store) ChangePIN(ctx context.Context, old, pin []byte) error {
 	if err := CheckNew("the PIN", string(pin)); err != nil {
 		return err
@@ -219,7 +230,7 @@ func (s *Store) ChangePIN(ctx context.Context, old, pin []byte) error {
 	return s.do(ctx, func(c card) error { return s.changePIN(c, string(old), string(pin)) })
 }
 
-// ChangePUK changes the PUK. The errors are a [PUKError], or ErrFactory.
+// ChangePUK changes the PUK. The errors are a [PUKError], or those of CheckNew.
 func (s *Store) ChangePUK(ctx context.Context, old, puk []byte) error {
 	if err := CheckNew("the PUK", string(puk)); err != nil {
 		return err
@@ -227,8 +238,8 @@ func (s *Store) ChangePUK(ctx context.Context, old, puk []byte) error {
 	return s.do(ctx, func(c card) error { return s.puk(c.setPUK(string(old), string(puk))) })
 }
 
-// Unblock sets a new PIN with the PUK. The errors are a [PUKError], or
-// ErrFactory.
+// Unblock sets a new PIN with the PUK. The errors are a [PUKError], or those of
+// CheckNew.
 func (s *Store) Unblock(ctx context.Context, puk, pin []byte) error {
 	if err := CheckNew("the PIN", string(pin)); err != nil {
 		return err

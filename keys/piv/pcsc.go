@@ -101,7 +101,7 @@ func meaning(err error) error {
 	}
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		if known, ok := service[inner.Error()]; ok {
-			return fmt.Errorf("%w: %w", known, err)
+			return known
 		}
 	}
 	return fmt.Errorf("%w: %w", keys.ErrTokenGone, err)

@@ -124,7 +124,7 @@ func TestToken(t *testing.T) {
 	keystest.Run(t, func(t *testing.T) keys.Store {
 		one <- struct{}{}
 		t.Cleanup(func() { <-one })
-		c, err := find(context.Background(), pcsc{}, Config{Serial: *wipe})
+		c, err := find(context.Background(), pcsc{}, Config{Serial: *wipe, Shared: new(Shared)})
 		if err != nil {
 			t.Fatalf("token %s: %v", *wipe, err)
 		}

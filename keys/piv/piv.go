@@ -41,6 +41,9 @@ var (
 	// ErrFactory says that the token was not used because what protects it is
 	// still what it came with, which everybody knows.
 	ErrFactory = errors.New("the token has the PIN or management key that it came with")
+	// ErrWellKnown refuses a new PIN, PUK or management key that tokens come
+	// with.
+	ErrWellKnown = errors.New("everybody knows that one, because tokens come with it")
 	// ErrNotTouched says that a signature did not come because nobody touched
 	// the token.
 	ErrNotTouched = errors.New("the token was not touched in time")
@@ -83,6 +86,8 @@ type Config struct {
 	Serial string
 	// Reader is a part of the names of readers to look into. Empty: "yubikey".
 	Reader string
+	// Shared is the same for all stores of a process; nil: there is only one.
+	Shared *Shared
 	// PINs is asked for the PIN; nil: nobody can be.
 	PINs keys.PINs
 	// ManagementKey returns the management key of a token that does not keep
@@ -102,6 +107,28 @@ type Config struct {
 	Now func() time.Time
 }
 
+// Shared is what the stores of a process know of each other: a token that one
+// of them has open is not busy, but another one. The zero value is ready.
+type Shared struct {
+	mu   sync.Mutex
+	held map[string]bool // readers
+}
+
+func (h *Shared) holds(reader string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.held[reader]
+}
+
+func (h *Shared) hold(reader string, held bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held == nil {
+		h.held = map[string]bool{}
+	}
+	h.held[reader] = held
+}
+
 // A Place is where a new key goes, and what it will ask for. What is empty is
 // chosen by the role of the key.
 type Place struct {
@@ -118,6 +145,7 @@ type Store struct {
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
+	serial string         // as soon as it is known
 	away   error          // why the token has counted as one without keys
 	loose  []*keys.Memory // of keys that are not on the token yet
 
@@ -147,15 +175,18 @@ func Open(c Config) *Store {
 	if c.Place == nil {
 		c.Place = new(Place)
 	}
-	return &Store{c: c, system: newSystem(), turn: make(chan struct{}, 1)}
+	if c.Shared == nil {
+		c.Shared = new(Shared)
+	}
+	return &Store{c: c, serial: c.Serial, system: newSystem(), turn: make(chan struct{}, 1)}
 }
 
-// Name is how people know the token.
+// Name is how people know the token: with its serial number, as soon as that
+// is known.
 func (s *Store) Name() string {
-	if s.c.Serial != "" {
-		return "YubiKey " + s.c.Serial
-	}
-	return "YubiKey"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return words("YubiKey", s.serial)
 }
 
 // A Found is a token that is there, or that may be.

@@ -216,6 +216,26 @@ func TestChoice(t *testing.T) {
 	wantErr(t, "Look at a token that is in no such reader", err, keys.ErrTokenAbsent)
 }
 
+// TestShared: two tokens that are open at once do not keep each other busy.
+func TestShared(t *testing.T) {
+	t.Parallel()
+	sys, shared := &fakeSystem{cards: map[string]*fakeCard{}}, new(Shared)
+	for _, serial := range []string{"1000001", "1000002"} {
+		c := newFake(serial, Version{5, 7, 1})
+		sys.cards[c.a.reader] = c
+		setup(t, sys, serial)
+	}
+	for _, serial := range []string{"1000001", "1000002", "1000003"} {
+		s := openOn(t, sys, Config{Serial: serial, Shared: shared})
+		_, err := s.Look(context.Background())
+		if serial == "1000003" {
+			wantErr(t, "Look at a token that is not there", err, keys.ErrTokenAbsent)
+		} else if err != nil {
+			t.Errorf("Look at %s: %v", serial, err)
+		}
+	}
+}
+
 func TestPIN(t *testing.T) {
 	t.Parallel()
 	s, card, _ := openFake(t, Version{5, 7, 1}, Config{})
@@ -325,9 +345,9 @@ func TestAttackFactoryPIN(t *testing.T) {
 		{PIN: FactoryPIN, PUK: testPUK}, {PIN: testPIN, PUK: FactoryPUK}, {PIN: "999999", PUK: "999999"},
 		{PIN: testPIN, PUK: testPUK, ManagementKey: factoryKey()},
 	} {
-		wantErr(t, fmt.Sprintf("Setup(%+v)", n), s.Setup(ctx, n), ErrFactory)
+		wantErr(t, fmt.Sprintf("Setup(%+v)", n), s.Setup(ctx, n), ErrWellKnown)
 	}
-	wantErr(t, "ChangePIN", s.ChangePIN(ctx, []byte(FactoryPIN), []byte(FactoryPIN)), ErrFactory)
+	wantErr(t, "ChangePIN", s.ChangePIN(ctx, []byte(FactoryPIN), []byte(FactoryPIN)), ErrWellKnown)
 }
 
 func TestManagementKey(t *testing.T) {

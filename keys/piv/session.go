@@ -91,6 +91,7 @@ func (s *Store) Close() error {
 // forget lets go of the card. It is for who has the turn.
 func (s *Store) forget() {
 	if s.card != nil {
+		s.c.Shared.hold(s.card.about().reader, false)
 		_ = s.card.close() // of a card that may be gone
 	}
 	clear(s.pin)
@@ -113,6 +114,10 @@ func (s *Store) connected(ctx context.Context) (card, error) {
 	}
 	t := describe(c)
 	s.card, s.last = c, &t
+	s.c.Shared.hold(c.about().reader, true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serial = t.Serial
 	return c, nil
 }
 
@@ -126,6 +131,9 @@ func find(ctx context.Context, sys system, conf Config) (card, error) {
 	var fit []card
 	var unknown error // about a token that may be the one
 	for _, name := range names {
+		if conf.Shared.holds(name) {
+			continue // it is another one
+		}
 		c, err := patiently(sys, name)
 		switch {
 		case errors.Is(err, keys.ErrTokenAbsent), errors.Is(err, keys.ErrTokenGone), errors.Is(err, errNotPIV):
