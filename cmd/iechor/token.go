@@ -308,7 +308,7 @@ func absent(err error) bool {
 }
 
 // errNoToken says that there is no token, and that none is configured.
-var errNoToken = errors.New("there is no token, and none is configured")
+var errNoToken = errors.New("no token is configured, and no YubiKey is there")
 
 // oneToken returns the token that is meant by --token, or the only one.
 func (d *desk) oneToken(ctx context.Context) (device, error) {

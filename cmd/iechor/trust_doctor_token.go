@@ -17,6 +17,8 @@ func (x *examination) tokens(ctx context.Context, d *desk) {
 			err = &keys.PINError{Token: info, Locked: true}
 		}
 		switch {
+		case t.auto && absent(err), t.auto && errors.Is(err, keys.ErrTokenBlank):
+			continue // a YubiKey that nobody has spoken of
 		case errors.Is(err, keys.ErrTokenAbsent):
 			x.failed("tokens", stateWarning, err)
 			continue
@@ -31,7 +33,7 @@ func (x *examination) tokens(ctx context.Context, d *desk) {
 		}
 		state, text := stateOK, fmt.Sprintf("%s: %s", info, plural(len(infos), "key", "keys"))
 		var cures []string
-		if info.Tries != keys.TriesUnknown {
+		if info.Tries != keys.TriesUnknown && info.Tries < 3 {
 			state, text = stateWarning, text+"; "+info.Tries.String()
 			cures = []string{"give the right PIN once, for example with iechor trust token change-pin"}
 		}

@@ -92,7 +92,7 @@ func (a *app) listTokens(ctx context.Context, asJSON bool) (err error) {
 	for _, err := range trouble {
 		exit = max(exit, a.complain(err))
 	}
-	if err := d.unlisted(ctx, exit == exitDone); err != nil {
+	if err := d.unlisted(ctx, exit == exitDone, len(all)); err != nil {
 		exit = max(exit, a.complain(err))
 	}
 	if asJSON {
@@ -109,9 +109,12 @@ func (a *app) listTokens(ctx context.Context, asJSON bool) (err error) {
 }
 
 // unlisted warns of tokens that are configured and not there.
-func (d *desk) unlisted(ctx context.Context, libraries bool) error {
+func (d *desk) unlisted(ctx context.Context, libraries bool, found int) error {
 	if !libraries {
 		return nil // which has been said
+	}
+	if found == 0 && len(d.config.tokens) == 0 {
+		return errNoToken
 	}
 	for _, t := range d.tokens {
 		if _, err := t.Look(ctx); err != nil && !errors.Is(err, keys.ErrSeveralTokens) && !isPIV(t) {
