@@ -27,6 +27,8 @@ const (
 	AllChanges                    // /v2/_trust/changefeed
 	Health                        // /_notary_server/health
 	Metrics                       // /metrics
+	Live                          // /healthz: the process answers
+	Ready                         // /readyz: it can do its work
 )
 
 // A Route is a parsed path. Fields that a Kind does not need are zero.
@@ -49,6 +51,8 @@ const (
 	feedPath     = "changefeed"
 	healthPath   = "/_notary_server/health"
 	metricsPath  = "/metrics"
+	livePath     = "/healthz"
+	readyPath    = "/readyz"
 	allPath      = "/v2/_trust/changefeed"
 )
 
@@ -79,6 +83,10 @@ func ParsePath(escaped string) (Route, error) {
 		return Route{Kind: Health}, nil
 	case metricsPath:
 		return Route{Kind: Metrics}, nil
+	case livePath:
+		return Route{Kind: Live}, nil
+	case readyPath:
+		return Route{Kind: Ready}, nil
 	}
 	if !clean(p) {
 		return Route{}, ErrNotClean
@@ -215,6 +223,10 @@ func (r Route) Path() string {
 		return healthPath
 	case Metrics:
 		return metricsPath
+	case Live:
+		return livePath
+	case Ready:
+		return readyPath
 	case Changefeed:
 		return escape(base + feedPath)
 	case Repository:

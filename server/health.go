@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/storage"
 )
 
@@ -28,7 +29,50 @@ const healthEvery = 10 * time.Second
 // serveHealth answers 200 and {}, or 503 and what does not work. Why it does
 // not is for the log.
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
-	faults := s.look(r.Context())
+	answerFaults(w, s.look(r.Context()))
+}
+
+// serveReady answers likewise, and also 503 while the server is about to stop.
+func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
+	if s.draining.Load() {
+		answerFaults(w, map[string]string{"draining": "about to stop"})
+		return
+	}
+	s.serveHealth(w, r)
+}
+
+// Drain makes the server say that it is not ready, so that nobody sends it new
+// requests. It goes on answering them.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Monitor serves health and metrics, and nothing else, to whoever reaches it:
+// for an address that only those who watch the service can reach.
+func (s *Server) Monitor() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		route, err := api.ParsePath(r.URL.EscapedPath())
+		if err != nil || r.Method != http.MethodGet {
+			http.NotFound(w, r)
+			return
+		}
+		switch route.Kind {
+		case api.Live:
+			answerFaults(w, nil)
+		case api.Ready:
+			s.serveReady(w, r)
+		case api.Health:
+			s.serveHealth(w, r)
+		case api.Metrics:
+			s.serveMetrics(w, s.forecast(r.Context()))
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+func answerFaults(w http.ResponseWriter, faults map[string]string) {
+	if faults == nil {
+		faults = map[string]string{}
+	}
 	body, err := json.Marshal(faults)
 	if err != nil {
 		body = []byte("{}") // a map of strings always encodes

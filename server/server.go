@@ -105,8 +105,12 @@ type Config struct {
 
 	KeyType tuf.KeyType // of new snapshot and timestamp keys; ecdsa if empty
 	Limits  Limits
-	Log     *slog.Logger     // nil: no log
-	Now     func() time.Time // nil: time.Now
+
+	// NoMetrics leaves /metrics out: they are served by [Server.Monitor].
+	NoMetrics bool
+
+	Log *slog.Logger     // nil: no log
+	Now func() time.Time // nil: time.Now
 }
 
 // A Server is the handler of a trust server. It is safe for concurrent use.
@@ -120,6 +124,7 @@ type Server struct {
 	publishing  locks        // by GUN: this instance's publishers take turns
 	renewing    flight       // by GUN
 	health      health
+	draining    atomic.Bool
 	metrics     *metrics
 	forecasts   forecasts
 	unrenewed   backoff
@@ -214,6 +219,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	op := operationOf(r.Method, route.Kind)
+	if op == opMetrics && s.c.NoMetrics {
+		op = opNothing
+	}
 	now := s.c.Now()
 	sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	if err := s.serve(sw, r, route, op, now); err != nil {
@@ -268,6 +276,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 	case opHealth:
 		s.serveHealth(w, r)
 		return nil
+	case opLive:
+		answerFaults(w, nil)
+		return nil
+	case opReady:
+		s.serveReady(w, r)
+		return nil
 	case opMetrics:
 		s.serveMetrics(w, s.forecast(r.Context()))
 		return nil
@@ -310,6 +324,8 @@ const (
 	opPing
 	opHealth
 	opMetrics
+	opLive
+	opReady
 	opNothing
 	operations // how many there are
 )
@@ -318,7 +334,7 @@ const (
 func (op operation) String() string {
 	return [operations]string{
 		"UpdateTUF", "GetRole", "GetRoleByHash", "GetRoleByVersion", "GetRoleNever", "GetKey", "RotateKey", "DeleteTUF",
-		"Changefeed", "ChangefeedAll", "Ping", "Health", "Metrics", "NotFound",
+		"Changefeed", "ChangefeedAll", "Ping", "Health", "Metrics", "Live", "Ready", "NotFound",
 	}[op]
 }
 
@@ -346,6 +362,10 @@ func operationOf(method string, k api.Kind) operation {
 			return opHealth
 		case api.Metrics:
 			return opMetrics
+		case api.Live:
+			return opLive
+		case api.Ready:
+			return opReady
 		}
 	case http.MethodPost:
 		switch k {
@@ -366,7 +386,7 @@ func operationOf(method string, k api.Kind) operation {
 // may (notary-protocol 3).
 func (op operation) access(gun tuf.GUN) (a Access, open bool) {
 	switch op {
-	case opHealth, opMetrics:
+	case opHealth, opMetrics, opLive, opReady:
 		return Access{}, true
 	case opUpload, opKey:
 		return Access{Type: "repository", Name: string(gun), Actions: pushPull}, false

@@ -155,6 +155,64 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// Readiness goes with the store, the signer and the wish to stop; being alive
+// does not.
+func TestReady(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Auth = nobody{}; c.NoMetrics = true })
+	monitor := w.Monitor()
+	check := func(when string, ready int, body string) {
+		t.Helper()
+		w.clock.pass(11 * time.Second)
+		for path, want := range map[string]int{"/healthz": 200, "/readyz": ready} {
+			r := w.get(path)
+			watched := httptest.NewRecorder()
+			monitor.ServeHTTP(watched, httptest.NewRequest(http.MethodGet, path, nil))
+			if r.Code != want || watched.Code != want {
+				t.Errorf("%s: %s = %d, and %d on the other address, want %d", when, path, r.Code, watched.Code, want)
+			}
+			if path == "/readyz" && (r.Body.String() != body || watched.Body.String() != body) {
+				t.Errorf("%s: %s = %s and %s, want %s", when, path, r.Body, watched.Body, body)
+			}
+		}
+	}
+	check("at first", 200, "{}")
+	w.store.Inject(storagetest.Fault{Method: "Ping"})
+	check("without a store", 503, `{"DB operational":"not reachable"}`)
+	w.store.Heal()
+	check("with the store again", 200, "{}")
+	w.Drain()
+	check("about to stop", 503, `{"draining":"about to stop"}`)
+	if r := w.get("/_notary_server/health"); r.Code != 200 {
+		t.Errorf("stock health of a server that is about to stop = %d", r.Code)
+	}
+}
+
+// S10: with an address of their own, metrics are on no other, and no trust data
+// is on theirs.
+func TestMonitorAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.NoMetrics = true })
+	newPublisher(t, w, app).init(t)
+	if r := w.get("/metrics"); r.Code != 404 {
+		t.Errorf("/metrics = %d, want 404", r.Code)
+	}
+	for _, c := range []struct {
+		method, path string
+		want         int
+	}{
+		{"GET", "/metrics", 200}, {"GET", "/healthz", 200}, {"GET", "/readyz", 200}, {"GET", "/_notary_server/health", 200},
+		{"POST", "/metrics", 404}, {"GET", current(app, "root"), 404}, {"GET", "/v2/", 404}, {"GET", "/", 404}, {"GET", "//metrics", 404},
+		{"POST", keyPath(app, "timestamp"), 404}, {"DELETE", repository(app), 404}, {"GET", "/v2/_trust/changefeed", 404},
+	} {
+		r := httptest.NewRecorder()
+		w.Monitor().ServeHTTP(r, httptest.NewRequest(c.method, c.path, nil))
+		if r.Code != c.want {
+			t.Errorf("%s %s = %d, want %d", c.method, c.path, r.Code, c.want)
+		}
+	}
+}
+
 // L9: what a requester writes does not become a label.
 func TestMetrics(t *testing.T) {
 	t.Parallel()

@@ -235,6 +235,7 @@ func ServerTLS(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error),
 		GetCertificate: certificate,
 		ClientAuth:     tls.RequireAndVerifyClientCert,
 		ClientCAs:      clients,
+		NextProtos:     []string{"h2", "http/1.1"},
 	}, nil
 }
 
@@ -249,8 +250,6 @@ func (s *Service) Serve(ctx context.Context, l net.Listener, c *tls.Config) erro
 		_ = l.Close()
 		return errors.New("the signer serves only clients with verified certificates")
 	case c != nil:
-		c = c.Clone()
-		c.NextProtos = []string{"h2", "http/1.1"}
 		l = tls.NewListener(l, c)
 	}
 	h := &http.Server{

@@ -67,7 +67,7 @@
 // Read claim.go for what a request must be in itself, judge.go for the rules,
 // table.go and ledger.go for what is kept, kek.go, datakey.go and rewrap.go for
 // how, audit.go and auditread.go for the log, handler.go, limits.go and
-// client.go for the wire.
+// client.go for the wire, monitor.go for who watches.
 package signer
 
 import (
@@ -75,6 +75,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/iechor/trust/api"
@@ -130,6 +131,8 @@ type Service struct {
 	identities map[string]Rights
 	now        func() time.Time
 	log        *slog.Logger
+	draining   atomic.Bool
+	ready      readiness
 
 	testOnlySigned func() error // runs between the ledger and the answer
 }

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/iechor/trust/server"
@@ -191,22 +190,7 @@ func (a *authentication) askClients(t *tls.Config) (*tls.Config, error) {
 	if t == nil {
 		return nil, errors.New("authentication is by certificate, and plaintext is true: client certificates need TLS")
 	}
-	var mu sync.Mutex
-	var pool *x509.CertPool // that made was made with
-	var made *tls.Config
-	asking := t.Clone()
-	asking.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := a.clients.get(); now != pool {
-			pool, made = now, t.Clone()
-			// Who has no certificate may still log in otherwise, or read what is
-			// open to anyone.
-			made.ClientAuth, made.ClientCAs = tls.VerifyClientCertIfGiven, now
-			// Each connection shows its certificate, to the authorities of now.
-			made.SessionTicketsDisabled = true
-		}
-		return made, nil
-	}
-	return asking, nil
+	// Who has no certificate may still log in otherwise, or read what is open to
+	// anyone.
+	return withClients(t, tls.VerifyClientCertIfGiven, a.clients), nil
 }

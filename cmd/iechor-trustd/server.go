@@ -45,7 +45,10 @@ type serverConfig struct {
 	Idle        duration  `yaml:"idle" usage:"repositories unread for so long are renewed at their next read, not ahead of time (0s: always ahead)"`
 	KeyType     string    `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
 	VersionStep int64     `yaml:"version-step" usage:"largest step between the versions of consecutive files"`
-	LogLevel    string    `yaml:"log-level" usage:"debug, info, warn or error"`
+
+	MetricsListen string   `yaml:"metrics-listen" usage:"address for health and metrics alone, host:port, without TLS"`
+	DrainDelay    duration `yaml:"drain-delay" usage:"how long requests are still taken after SIGTERM, while /readyz says 503"`
+	LogLevel      string   `yaml:"log-level" usage:"debug, info, warn or error"`
 }
 
 // retention says how long the store keeps what is no longer current.
@@ -103,13 +106,18 @@ Flags stand over variables, variables over the file.`,
 		if err := load(config, file, a.env, c.Flags()); err != nil {
 			return err
 		}
-		return a.server(c.Context(), config)
+		return a.server(c.Context(), config, func() (string, error) {
+			again := defaultServerConfig()
+			err := load(again, file, a.env, c.Flags())
+			return again.LogLevel, err
+		})
 	}
 	return c
 }
 
-func (a *app) server(ctx context.Context, c *serverConfig) error {
-	log, err := newLog(a.err, c.LogLevel)
+// server runs the trust server until ctx ends. level reads the log level again.
+func (a *app) server(ctx context.Context, c *serverConfig, level func() (string, error)) error {
+	log, levels, err := newLogAt(a.err, c.LogLevel)
 	if err != nil {
 		return err
 	}
@@ -117,7 +125,7 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 	if err != nil {
 		return err
 	}
-	t, err := serverTLS(c, log)
+	t, certificates, err := serverTLS(c, log)
 	if err != nil {
 		return err
 	}
@@ -143,49 +151,59 @@ func (a *app) server(ctx context.Context, c *serverConfig) error {
 		MaxAge:    server.MaxAge{Current: orNever(c.MaxAge.Current), Consistent: orNever(c.MaxAge.Consistent)},
 		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
 		Idle:      orNever(c.Idle),
+		NoMetrics: c.MetricsListen != "",
 		KeyType:   tuf.KeyType(c.KeyType), Limits: server.Limits{Step: c.VersionStep}, Log: log, Now: a.now,
 	})
 	if err != nil {
 		return err
 	}
+	stopMonitor, err := serveMonitor(c.MetricsListen, s.Monitor(), log)
+	if err != nil {
+		return err
+	}
+	defer stopMonitor() // last: it tells how the stop goes on
 	h := server.HTTPServer(s, log)
 	h.TLSConfig = t
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("start the trust server: %w", err)
 	}
-	log.Info("trust server started", "listen", l.Addr().String(), "tls", !c.Plaintext, "authentication", c.Auth.Authentication, "version", version())
-	background, stop := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { s.Run(background) }) // renews and prunes
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	running.Go(func() { reloadOn(background, hup, auth.files...) })
+	log.Info("trust server started", "listen", l.Addr().String(), "tls", !c.Plaintext, "authentication", c.Auth.Authentication, "version", version())
+	late, release := draining(ctx, time.Duration(c.DrainDelay), log, s.Drain)
+	defer release()
+	background, stop := context.WithCancel(late)
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(background) }) // renews and prunes
+	files := append(append(auth.files, certificates...), &levelFile{levels, level, log})
+	running.Go(func() { reloadOn(background, hup, files...) })
 	running.Go(func() {
 		if err := keys.Ping(background); err != nil && background.Err() == nil {
 			log.Warn("signer does not answer", "err", err)
 		}
 	})
-	err = serveUntil(ctx, h, l, log)
+	err = serveUntil(late, h, l, log)
 	stop()
 	running.Wait()
 	return err
 }
 
-// serverTLS returns what to serve TLS with, nil where plaintext is spelled out.
-func serverTLS(c *serverConfig, log *slog.Logger) (*tls.Config, error) {
+// serverTLS returns what to serve TLS with, nil where plaintext is spelled out,
+// and what can be reloaded of it.
+func serverTLS(c *serverConfig, log *slog.Logger) (*tls.Config, []interface{ reload() }, error) {
 	switch {
 	case c.Plaintext && c.TLS != certificateFiles{}:
-		return nil, errors.New("both plaintext and tls are configured: choose one")
+		return nil, nil, errors.New("both plaintext and tls are configured: choose one")
 	case c.Plaintext:
-		return nil, nil
+		return nil, nil, nil
 	}
 	r, err := newReloader("tls", c.TLS, log)
 	if err != nil {
-		return nil, fmt.Errorf("%w (\"plaintext: true\" serves without TLS, behind something that adds it)", err)
+		return nil, nil, fmt.Errorf("%w (\"plaintext: true\" serves without TLS, behind something that adds it)", err)
 	}
-	return &tls.Config{GetCertificate: r.server, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}, nil
+	return &tls.Config{GetCertificate: r.server, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}, []interface{ reload() }{r}, nil
 }
 
 // orNever turns a configured 0 into "not at all".
@@ -221,9 +239,24 @@ func dialSigner(c signerAddress, log *slog.Logger) (*signer.Client, error) {
 }
 
 func newLog(w io.Writer, level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log-level %q: choose debug, info, warn or error", level)
+	log, _, err := newLogAt(w, level)
+	return log, err
+}
+
+// newLogAt also returns the level, which can be changed.
+func newLogAt(w io.Writer, level string) (*slog.Logger, *slog.LevelVar, error) {
+	l, err := parseLevel(level)
+	if err != nil {
+		return nil, nil, err
 	}
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})), nil
+	at := new(slog.LevelVar)
+	at.Set(l)
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: at})), at, nil
+}
+
+func parseLevel(text string) (l slog.Level, err error) {
+	if err := l.UnmarshalText([]byte(text)); err != nil {
+		return l, fmt.Errorf("log-level %q: choose debug, info, warn or error", text)
+	}
+	return l, nil
 }

@@ -10,10 +10,12 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,7 +57,9 @@ type signerConfig struct {
 	} `yaml:"limit"`
 	AuditRetention duration `yaml:"audit-retention" usage:"how long entries of the audit log are kept; 0s: for ever"`
 
-	LogLevel string `yaml:"log-level" usage:"debug, info, warn or error"`
+	MetricsListen string   `yaml:"metrics-listen" usage:"address for health and metrics alone, host:port, without TLS"`
+	DrainDelay    duration `yaml:"drain-delay" usage:"how long calls are still taken after SIGTERM, while /readyz says 503"`
+	LogLevel      string   `yaml:"log-level" usage:"debug, info, warn or error"`
 }
 
 func defaultSignerConfig() *signerConfig {
@@ -94,15 +98,19 @@ they run, see "iechor-trustd signer rewrap --help".`,
 		if err := load(config, file, a.env, c.Flags()); err != nil {
 			return err
 		}
-		return a.signer(c.Context(), config, locked)
+		return a.signer(c.Context(), config, locked, func() (string, error) {
+			again := defaultSignerConfig()
+			err := load(again, file, a.env, c.Flags())
+			return again.LogLevel, err
+		})
 	}
 	return c
 }
 
 // signer runs the signer until ctx ends. locked says whether its memory is
-// kept out of swap.
-func (a *app) signer(ctx context.Context, c *signerConfig, locked bool) error {
-	log, err := newLog(a.err, c.LogLevel)
+// kept out of swap; level reads the log level again.
+func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level func() (string, error)) error {
+	log, levels, err := newLogAt(a.err, c.LogLevel)
 	if err != nil {
 		return err
 	}
@@ -110,7 +118,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool) error {
 	if err != nil {
 		return err
 	}
-	t, err := signerTLS(c, log)
+	t, files, err := signerTLS(c, log)
 	if err != nil {
 		return err
 	}
@@ -143,43 +151,60 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool) error {
 	if err != nil {
 		return err
 	}
+	stopMonitor, err := serveMonitor(c.MetricsListen, s.Monitor(), log)
+	if err != nil {
+		return err
+	}
+	defer stopMonitor() // last: it tells how the stop goes on
 	l, err := listenSigner(c.Listen)
 	if err != nil {
 		return fmt.Errorf("start the signer: %w", err)
 	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	log.Info("signer started", "listen", l.Addr().String(), "memory_locked", locked, "version", version())
-	background, stop := context.WithCancel(ctx)
+	late, release := draining(ctx, time.Duration(c.DrainDelay), log, s.Drain)
+	defer release()
+	background, stop := context.WithCancel(late)
 	var running sync.WaitGroup
 	running.Go(func() { up.run(background) })
-	err = s.Serve(ctx, l, t)
+	files = append(files, &levelFile{levels, level, log})
+	running.Go(func() { reloadOn(background, hup, files...) })
+	err = s.Serve(late, l, t)
 	stop()
 	running.Wait()
 	return err
 }
 
-// signerTLS returns what to serve with, nil for a Unix socket.
-func signerTLS(c *signerConfig, log *slog.Logger) (*tls.Config, error) {
+// signerTLS returns what to serve with, nil for a Unix socket, and what can be
+// reloaded of it.
+func signerTLS(c *signerConfig, log *slog.Logger) (*tls.Config, []interface{ reload() }, error) {
 	if strings.HasPrefix(c.Listen, "unix:") {
 		if c.TLS != (certificateFiles{}) || c.ClientCA != "" {
-			return nil, errors.New("tls and client-ca are of no use on a Unix socket: leave them out")
+			return nil, nil, errors.New("tls and client-ca are of no use on a Unix socket: leave them out")
 		}
 		if _, ok := c.Identities["unix"]; !ok {
-			return nil, errors.New(`identities lacks "unix", who calls over the Unix socket: nobody could call the signer`)
+			return nil, nil, errors.New(`identities lacks "unix", who calls over the Unix socket: nobody could call the signer`)
 		}
-		return nil, nil
+		return nil, nil, nil
 	}
 	r, err := newReloader("tls", c.TLS, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.ClientCA == "" {
-		return nil, errors.New("client-ca is not set: without it nobody could show who they are")
+		return nil, nil, errors.New("client-ca is not set: without it nobody could show who they are")
 	}
-	pool, err := certPool(c.ClientCA)
+	clients, err := watchFile("client authorities", log, parsePool, c.ClientCA)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("client-ca: %w", err)
 	}
-	return signer.ServerTLS(r.server, pool)
+	t, err := signer.ServerTLS(r.server, clients.get())
+	if err != nil {
+		return nil, nil, err
+	}
+	return withClients(t, t.ClientAuth, clients), []interface{ reload() }{r, clients}, nil
 }
 
 // listenSigner listens on host:port or unix:PATH. Owner and group may use the

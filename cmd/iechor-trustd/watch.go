@@ -140,6 +140,30 @@ func (w *watched[T]) renew(read bool, err error) {
 	}
 }
 
+// A levelFile is the log level of a configuration, which can be read again.
+type levelFile struct {
+	level *slog.LevelVar
+	read  func() (string, error)
+	log   *slog.Logger
+}
+
+func (f *levelFile) reload() {
+	text, err := f.read()
+	var l slog.Level
+	if err == nil {
+		l, err = parseLevel(text)
+	}
+	if err != nil {
+		f.log.Warn("log level not reloaded", "err", err)
+		return
+	}
+	if l < f.level.Level() { // the line is seen if either level shows it
+		f.level.Set(l)
+	}
+	f.log.Info("log level reloaded", "level", l.String())
+	f.level.Set(l)
+}
+
 // reloadOn reloads when a signal comes, until ctx ends.
 func reloadOn(ctx context.Context, signals <-chan os.Signal, all ...interface{ reload() }) {
 	for {
