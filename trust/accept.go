@@ -20,6 +20,16 @@ func (r *Repository) Local() (*tuf.Past, error) {
 	return have.past, err
 }
 
+// Published reports whether what this machine remembers of the repository was
+// published, as far as it knows: it is more than [Repository.Init] made here.
+func (r *Repository) Published() (bool, error) {
+	if err := check(r.gun); err != nil {
+		return false, err
+	}
+	have, err := r.recall(r.options(r.c.Now()))
+	return have.published(), err
+}
+
 // Met returns when this machine first trusted a root of the repository, zero
 // if that is not known.
 func (r *Repository) Met() time.Time {
@@ -39,7 +49,7 @@ func (r *Repository) Afresh(ctx context.Context) (*tuf.Set, error) {
 	if err := check(r.gun); err != nil {
 		return nil, err
 	}
-	return r.walk(ctx, tuf.Begin(r.gun, nil, r.options(r.c.Now())), nil)
+	return r.walk(ctx, tuf.Begin(r.gun, nil, r.options(r.c.Now())), local{})
 }
 
 // Accept makes set, which [Repository.Afresh] returned, what this machine
@@ -86,13 +96,13 @@ func (r *Repository) GiveUp(keep []tuf.CanonicalID) error {
 }
 
 func (r *Repository) giveUp(keep []tuf.CanonicalID, made Decision) error {
-	past, err := r.Local()
+	have, err := r.recall(r.options(r.c.Now()))
 	if damaged := (*Damaged)(nil); err != nil && !errors.As(err, &damaged) {
 		return err
 	}
-	if past != nil && past.Floor(tuf.RoleTimestamp) > 0 { // what was only made here was never anybody's
+	if have.published() { // what was only made here was never anybody's
 		var denied []tuf.CanonicalID
-		old, _ := past.Role(tuf.RoleRoot) // every Past has one
+		old, _ := have.past.Role(tuf.RoleRoot) // every Past has one
 		for _, k := range old.Keys {
 			if id := k.CanonicalID(); !slices.Contains(keep, id) {
 				denied, made.Old = append(denied, id), append(made.Old, k.ID)
@@ -125,6 +135,9 @@ func (r *Repository) Begin(root tuf.File) (bool, error) {
 	err = r.c.Dir.save(r.gun, nil, past.Files(), o, nil)
 	if errors.Is(err, errMoved) {
 		return false, nil
+	}
+	if err == nil {
+		err = r.c.Dir.memorise(memory{GUN: r.gun, Met: r.c.Now(), Backup: sumOf(past.Root())})
 	}
 	return err == nil, err
 }

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -96,4 +97,47 @@ func TestBegin(t *testing.T) {
 		t.Errorf("Begin with a root that was given up = %t, %v", began, err)
 	}
 	first.update(t)
+}
+
+// The root of a backup was published by somebody: a server that has nothing of
+// the repository has lost it, or hides it, and who accepts another root has given
+// that one up.
+func TestAttackDeletedAfterRestore(t *testing.T) {
+	t.Parallel()
+	s := newServer(newClock())
+	publisher(t, s, "old")
+	first := newClient(t, s)
+	first.update(t)
+	past, err := first.Local()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, s)
+	if began, err := c.Begin(past.Root()); !began || err != nil {
+		t.Fatalf("Begin = %t, %v", began, err)
+	}
+	if published, err := c.Published(); !published || err != nil {
+		t.Errorf("Published = %t, %v", published, err)
+	}
+	old := s.repos[app]
+	s.set(func() { delete(s.repos, app); delete(s.keys, app) })
+	for what, look := range map[string]func(context.Context) (*tuf.Set, error){"Update": c.Update, "Look": c.Look} {
+		_, err = look(t.Context())
+		wantErr(t, what+" of a deleted repository", err, ErrGone)
+	}
+	publisher(t, s, "new")
+	set, err := c.Afresh(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Accept(set, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.update(t)
+	if err := c.c.Dir.Forget(app); err != nil {
+		t.Fatal(err)
+	}
+	s.set(func() { s.repos[app] = old })
+	_, err = c.Update(t.Context())
+	wantErr(t, "Update to the root that was given up", err, tuf.ErrPin)
 }

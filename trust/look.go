@@ -28,7 +28,7 @@ func (r *Repository) Look(ctx context.Context) (*tuf.Set, error) {
 	if now.Before(have.Checked.Add(-clockSlack)) {
 		return nil, &ClockError{Now: now, Seen: have.Checked, File: r.c.Dir.file(stateName(r.gun))}
 	}
-	set, err := r.walk(ctx, tuf.Begin(r.gun, have.past, o), have.past)
+	set, err := r.walk(ctx, tuf.Begin(r.gun, have.past, o), have)
 	if err == nil {
 		return set, r.frozen(set, have, now)
 	}

@@ -175,8 +175,8 @@ type Voucher struct {
 }
 
 // Vouchers returns the keys of past, what this machine trusted so far, that
-// signed the notice, if it says that exactly the root of set takes the place
-// of the one of past. Snapshot and timestamp keys do not count, since the
+// signed the notice, if it says that exactly the root of set is the new one. Of
+// which old one it speaks does not matter: past may be older than that. Snapshot and timestamp keys do not count, since the
 // server has them. The error matches [ErrNotice] if nobody vouches.
 func (n *Notice) Vouchers(past *tuf.Past, set *tuf.Set) ([]Voucher, error) {
 	no := func(format string, a ...any) ([]Voucher, error) {

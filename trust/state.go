@@ -38,6 +38,10 @@ type memory struct {
 	Since     time.Time `json:"since"`
 	// Met is when we first trusted a root of the repository.
 	Met time.Time `json:"met,omitzero"`
+	// Backup is the SHA-256 of the root that came from a backup, until the
+	// server was met: whoever published it, it is no repository that is being
+	// made here.
+	Backup string `json:"backup,omitempty"`
 }
 
 const (

@@ -52,6 +52,17 @@ type local struct {
 	memory
 }
 
+// published reports whether what is at hand is more than what [Repository.Init]
+// made here.
+func (l local) published() bool {
+	return l.past != nil && (l.past.Floor(tuf.RoleTimestamp) > 0 || l.Backup == sumOf(l.past.Root()))
+}
+
+func sumOf(f tuf.File) string {
+	sum := sha256.Sum256(f.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
 // recall reads the local state.
 func (r *Repository) recall(o tuf.Options) (local, error) {
 	files, err := r.c.Dir.Load(r.gun, o.Limits)
@@ -83,7 +94,7 @@ func (r *Repository) update(ctx context.Context) (*tuf.Set, error) {
 	}
 	u := tuf.Begin(r.gun, have.past, o)
 	bounded, cancel := context.WithTimeout(ctx, r.c.Deadline)
-	set, err := r.walk(bounded, u, have.past)
+	set, err := r.walk(bounded, u, have)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
 		err = &Unreachable{r.c.Remote.Host(), fmt.Errorf("%w: %w", errLate, err)}
 	}
@@ -113,8 +124,8 @@ func (r *Repository) update(ctx context.Context) (*tuf.Set, error) {
 }
 
 // walk feeds u from the server.
-func (r *Repository) walk(ctx context.Context, u *tuf.Update, past *tuf.Past) (*tuf.Set, error) {
-	hidden := past == nil // whether a missing root means that there is nothing
+func (r *Repository) walk(ctx context.Context, u *tuf.Update, have local) (*tuf.Set, error) {
+	hidden := have.past == nil // whether a missing root means that there is nothing
 	for {
 		w, ok := u.Next()
 		if !ok {
@@ -126,7 +137,7 @@ func (r *Repository) walk(ctx context.Context, u *tuf.Update, past *tuf.Past) (*
 			err = u.Add(w, raw)
 		case errors.Is(err, ErrNotSigned):
 			if hidden && w.Role == tuf.RoleRoot && w.Version == 0 && w.SHA256 == nil {
-				return nil, r.absent(past)
+				return nil, r.absent(have)
 			}
 			hidden = hidden || w.Role == tuf.RoleTimestamp
 			err = u.Missing(w)
@@ -139,8 +150,8 @@ func (r *Repository) walk(ctx context.Context, u *tuf.Update, past *tuf.Past) (*
 
 // absent says that the server has nothing: an unpublished repository if all
 // this machine has is what [Repository.Init] made, otherwise a deleted one.
-func (r *Repository) absent(past *tuf.Past) error {
-	if past == nil || past.Floor(tuf.RoleTimestamp) == 0 {
+func (r *Repository) absent(have local) error {
+	if !have.published() {
 		return &NotSigned{r.c.Remote.Host(), r.gun}
 	}
 	return &Gone{r.c.Remote.Host(), r.gun}

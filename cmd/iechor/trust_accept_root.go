@@ -193,7 +193,7 @@ func (d *desk) showRoots(repo *repository, past *tuf.Past, set *tuf.Set) {
 	} else {
 		role, _ := past.Role(tuf.RoleRoot) // every Past has one
 		show(role)
-		if past.Floor(tuf.RoleTimestamp) == 0 {
+		if published, err := repo.Published(); err == nil && !published {
 			fmt.Fprintln(d.out, "    trusted      by nobody else: it was made here and never published")
 		} else if met := repo.Met(); !met.IsZero() {
 			fmt.Fprintf(d.out, "    trusted      since %s, now version %d\n", day(met), past.Root().Version)

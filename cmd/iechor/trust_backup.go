@@ -110,8 +110,8 @@ func (d *desk) openBackup(ctx context.Context, path, identity string) (b *backup
 	return b, aboutBackup(path, err)
 }
 
-// readIdentity reads a file with identities, which nobody else can read. It may
-// be encrypted by a passphrase, as age does that.
+// readIdentity reads a file with identities, which nobody else can read, and
+// which is not encrypted.
 func (d *desk) readIdentity(ctx context.Context, path string) (by []backup.Identity, err error) {
 	raw, err := keys.ReadSecret(path)
 	if err != nil {

@@ -116,10 +116,11 @@ func (d *desk) announceLocal(repo *repository) bool {
 		d.warn("%s of %s will be dropped", count(len(staged), "staged change"), repo.GUN())
 	}
 	past, e := repo.Local()
-	switch {
+	published, e2 := repo.Published()
+	switch e = errors.Join(e, e2); {
 	case e != nil:
 		d.warn("the local trust data of %s is damaged, and will be removed", repo.GUN())
-	case past != nil && past.Floor(tuf.RoleTimestamp) == 0:
+	case past != nil && !published:
 		d.warn("%s has been made here and was never published", repo.GUN())
 	}
 	return past != nil || e != nil || err != nil || len(staged) > 0
