@@ -255,6 +255,13 @@ func (s *SQL) Restore(ctx context.Context, gun tuf.GUN, now time.Time, by Actor)
 		return record(ctx, t, AuditRecord{At: now, Act: Restore, Repository: gun, Actor: by, Seq: r.seq, Incarnation: state.Incarnation,
 			Version: e.Version, Files: state.files()})
 	})
+	if errors.Is(err, database.ErrUncertain) {
+		// If it is published, as that incarnation, it happened. If not, it may
+		// still.
+		if now, look := s.Current(ctx, gun); look == nil && now.Incarnation == state.Incarnation {
+			return now, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("restore %s: %w", gun, err)
 	}

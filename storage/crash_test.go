@@ -251,5 +251,24 @@ func TestLostAnswer(t *testing.T) {
 	if _, err := s.Commit(ctx, app, got, storagetest.Files(app, 3, 0), nil, storagetest.Start, nil); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Commit that was not done, and another was = %v, want ErrConflict", err)
 	}
+
+	// The end of a repository is taken back, once.
+	d.lose.Store(false)
+	d.first.Store(false)
+	if got, err = s.Current(ctx, app); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(ctx, got, storagetest.Start, storage.Actor{}); err != nil {
+		t.Fatal(err)
+	}
+	d.lose.Store(true)
+	d.first.Store(true)
+	if _, err := s.Restore(ctx, app, storagetest.Start, storage.Actor{}); !errors.Is(err, storage.ErrUncertain) {
+		t.Errorf("Restore that was not done = %v, want ErrUncertain", err)
+	}
+	d.first.Store(false)
+	if now, err := s.Restore(ctx, app, storagetest.Start, storage.Actor{}); err != nil || now.Incarnation != got.Incarnation {
+		t.Errorf("Restore that was done, answer lost = %+v, %v, want the state", now, err)
+	}
 	storagetest.Check(t, s)
 }

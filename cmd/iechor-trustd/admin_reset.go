@@ -219,7 +219,12 @@ func (s *admin) restore(ctx context.Context, gun tuf.GUN, o resetOptions) error 
 	case err != nil:
 		return fmt.Errorf("nothing was changed: %w", err)
 	}
-	if _, err := s.store.Restore(ctx, gun, s.now(), s.theOperator(o.reason)); err != nil {
+	_, err = s.store.Restore(ctx, gun, s.now(), s.theOperator(o.reason))
+	switch {
+	case errors.Is(err, storage.ErrUncertain):
+		// If it is published, the signer's keys are needed.
+		return fmt.Errorf("it is not known whether %s is restored, because the connection to the database was lost: \"iechor-trustd admin show %[1]s %[2]s\" says whether it is published; if not, run the same command again: %[3]w", gun, s.where, err)
+	case err != nil:
 		// Something new can be published again only if the signer starts anew.
 		return errors.Join(fmt.Errorf("not restored: %w", err), s.keys.Forget(ctx, gun))
 	}
