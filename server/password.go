@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,9 +26,21 @@ import (
 // They do not change.
 type Users struct {
 	hashes map[string][]byte
-	// decoy is compared with where there is no such user, so that the time
-	// that a refusal takes does not tell who there is.
-	decoy []byte
+	// decoys are all hashes. One of them is compared with where there is no such
+	// user, so that the time that a refusal takes does not tell who there is.
+	decoys [][]byte
+}
+
+// hash returns what to compare the password of a name with; known is false if
+// there is no such user. A name has the same decoy each time, one that only the
+// secret tells: costs differ, and names that are unknown have them all.
+func (u *Users) hash(name string, secret []byte) (hash []byte, known bool) {
+	if hash, known = u.hashes[name]; known {
+		return hash, true
+	}
+	m := hmac.New(sha256.New, secret)
+	m.Write([]byte(name))
+	return u.decoys[binary.BigEndian.Uint64(m.Sum(nil))%uint64(len(u.decoys))], false
 }
 
 // Bounds of the cost of a bcrypt hash. Below, a stolen file of passwords that
@@ -43,7 +56,7 @@ const (
 // over.
 func ParseUsers(raw []byte, least int) (*Users, error) {
 	u := &Users{hashes: map[string][]byte{}}
-	n, decoyCost := 0, 0
+	n := 0
 	for line := range bytes.Lines(raw) {
 		n++
 		text := strings.TrimSpace(string(line))
@@ -68,9 +81,7 @@ func ParseUsers(raw []byte, least int) (*Users, error) {
 			return nil, fmt.Errorf("line %d: the hash of %s has cost %d, which takes this server too long; %s", n, name, cost, again)
 		}
 		u.hashes[name] = []byte(hash)
-		if cost > decoyCost {
-			u.decoy, decoyCost = []byte(hash), cost
-		}
+		u.decoys = append(u.decoys, []byte(hash))
 	}
 	if len(u.hashes) == 0 {
 		return nil, errors.New("there are no users in it: htpasswd -B -C 12 FILE USER adds one")
@@ -169,10 +180,7 @@ func (a *PasswordAuth) Login(r *http.Request) (*Identity, error) {
 		return nil, nil
 	}
 	users := a.c.Users()
-	hash, known := users.hashes[name]
-	if !known {
-		hash = users.decoy
-	}
+	hash, known := users.hash(name, a.secret[:])
 	proof := a.proof(name, password, hash)
 	if known && a.remembers(proof) {
 		return &Identity{User: name}, nil

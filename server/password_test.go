@@ -39,7 +39,7 @@ var users = sync.OnceValue(func() *Users {
 		if err != nil {
 			panic(err)
 		}
-		u.hashes[name], u.decoy = h, h
+		u.hashes[name], u.decoys = h, append(u.decoys, h)
 	}
 	return u
 })
@@ -194,7 +194,7 @@ func TestPasswordIsChanged(t *testing.T) {
 	now = &Users{hashes: map[string][]byte{"alice": []byte(hashed(t, "new", bcrypt.MinCost))}}
 	try("password of alice", false)
 	try("new", true)
-	now = &Users{hashes: map[string][]byte{"bob": now.hashes["alice"]}, decoy: now.hashes["alice"]}
+	now = &Users{hashes: map[string][]byte{"bob": now.hashes["alice"]}, decoys: [][]byte{now.hashes["alice"]}}
 	try("new", false)
 }
 
@@ -273,6 +273,33 @@ func TestAttackGuessedPasswords(t *testing.T) {
 	}
 	if got := try("[2001:db8:0:1::1]:1", "alice", "guess"); got != 401 {
 		t.Errorf("another network = %d, want 401", got)
+	}
+}
+
+// A refusal that takes the time of a cheap hash must not say that there is such
+// a user, nor one that takes the time of a dear one that there is none.
+func TestAttackNamesByTime(t *testing.T) {
+	t.Parallel()
+	u, err := ParseUsers([]byte("alice:"+hashed(t, "a", bcrypt.MinCost)+"\nbob:"+hashed(t, "b", bcrypt.MinCost+1)+"\n"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	costs := map[int]int{}
+	for i := range 200 {
+		name := fmt.Sprint("nobody", i)
+		hash, known := u.hash(name, []byte("secret"))
+		again, _ := u.hash(name, []byte("secret"))
+		if known || string(hash) != string(again) {
+			t.Fatalf("%s is known (%v), or has two decoys", name, known)
+		}
+		cost, err := bcrypt.Cost(hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		costs[cost]++
+	}
+	if costs[bcrypt.MinCost] == 0 || costs[bcrypt.MinCost+1] == 0 {
+		t.Errorf("unknown names cost %v, want some of each cost", costs)
 	}
 }
 
