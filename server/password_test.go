@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -358,6 +359,26 @@ func TestAttackManyLogins(t *testing.T) {
 		if !errors.As(err, &e) || e.Status != 401 && e.Status != 429 {
 			t.Errorf("guess = %v", err)
 		}
+	}
+}
+
+// A machine is known by its key as well, whatever names it is given.
+func TestCertificateAuthByFingerprint(t *testing.T) {
+	t.Parallel()
+	c := &x509.Certificate{DNSNames: []string{"new.example"}, RawSubjectPublicKeyInfo: []byte("a public key")}
+	r := rules(t, "", [4]string{"reg.example/*", fmt.Sprintf("certificate:sha256:%x", sha256.Sum256(c.RawSubjectPublicKeyInfo)), "", ""})
+	a, err := NewCertificateAuth(func() *Rules { return r }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := asked("192.0.2.1:1", "", "")
+	q.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{c}}}
+	if g, err := a.Authorize(q, Access{"repository", "reg.example/a", pull}); err != nil || g.Who != "certificate:new.example" {
+		t.Errorf("Authorize = %+v, %v, want the machine by its name", g, err)
+	}
+	c.RawSubjectPublicKeyInfo = []byte("another")
+	if _, err := a.Authorize(q, Access{"repository", "reg.example/a", pull}); err == nil {
+		t.Error("Authorize of another key = nil, want a refusal")
 	}
 }
 
