@@ -14,8 +14,8 @@ const module = "github.com/iechor/trust"
 // floors lists every package, lowest floor first. A package may import only
 // packages on floors below its own.
 var floors = [][]string{
-	{"tuf", "certs", "terminal", "database", "keys/piv/pivtest"},
-	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest"},
+	{"tuf", "certs", "terminal", "database", "metrics", "keys/piv/pivtest"},
+	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest", "metrics/metricstest"},
 	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest", "signer/signertest"},
 	{"sandbox", "database/drivers"},
 	{"cmd/iechor", "cmd/iechor-trustd", "bench", "database/databasetest"},

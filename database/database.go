@@ -66,6 +66,8 @@ type DB struct {
 	// born; 0: it answers.
 	away atomic.Int64
 	born time.Time
+
+	retries, failures atomic.Int64
 }
 
 // New takes over db, which speaks d.
@@ -83,6 +85,10 @@ func (d *DB) Dialect() Dialect { return d.dialect }
 
 // SQL returns the database itself, for what a [Tx] cannot do.
 func (d *DB) SQL() *sql.DB { return d.db }
+
+// Trouble returns how many transactions were run again, and how many were given
+// up with [ErrBusy], [ErrUnavailable] or [ErrUncertain], since New.
+func (d *DB) Trouble() (retries, failures int64) { return d.retries.Load(), d.failures.Load() }
 
 // Close closes the database.
 func (d *DB) Close() error { return errors.Join(d.statements.close(), d.db.Close()) }
@@ -135,8 +141,17 @@ func (d *DB) readOnly() *sql.TxOptions {
 	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
 }
 
-// retry is the one place where a transaction is run again.
+// retry runs a transaction, and counts how that went.
 func (d *DB) retry(ctx context.Context, run func() error) error {
+	err := d.rerun(ctx, run)
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain) {
+		d.failures.Add(1)
+	}
+	return err
+}
+
+// rerun is the one place where a transaction is run again.
+func (d *DB) rerun(ctx context.Context, run func() error) error {
 	pause := minPause
 	for attempt := 1; ; attempt++ {
 		err := run()
@@ -157,6 +172,7 @@ func (d *DB) retry(ctx context.Context, run func() error) error {
 		if !gone && !again {
 			return err
 		}
+		d.retries.Add(1)
 		t := time.NewTimer(pause/2 + rand.N(pause)) // jitter, so that two losers do not meet again
 		select {
 		case <-t.C:

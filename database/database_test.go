@@ -137,6 +137,9 @@ func TestUpdateRetries(t *testing.T) {
 	if err := try(0); !errors.Is(err, ErrBusy) || runs != maxAttempts {
 		t.Errorf("Update while another writes = %v after %d runs, want ErrBusy after %d", err, runs, maxAttempts)
 	}
+	if retries, failures := d.Trouble(); retries != maxAttempts-1 || failures != 1 {
+		t.Errorf("Trouble = %d, %d, want %d and 1", retries, failures, maxAttempts-1)
+	}
 	if err := try(3); err != nil || runs != 3 {
 		t.Errorf("Update = %v after %d runs, want nil after 3", err, runs)
 	}

@@ -49,6 +49,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 	if r.Method == http.MethodDelete && e.Code == api.Unauthorized {
 		s.c.Log.Warn("deletion refused", "gun", gun, "remote", r.RemoteAddr) // attacks.md S6
 	}
+	s.counters.refused.Add(string(e.Code))
 	api.WriteError(w, e)
 }
 

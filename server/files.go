@@ -68,8 +68,10 @@ func (f *file) compress() {
 func (s *Server) blob(ctx context.Context, state *storage.State, role tuf.RoleName, sum [32]byte) (*file, error) {
 	key := blobKey{state.GUN, state.Incarnation, role, sum}
 	if f, ok := s.blobs.get(key); ok {
+		s.counters.cache.Add("hit")
 		return f, nil
 	}
+	s.counters.cache.Add("miss")
 	raw, created, err := s.c.Store.Blob(ctx, state.GUN, role, sum)
 	if err != nil {
 		return nil, fmt.Errorf("read %s of %s: %w", role, state.GUN, err)

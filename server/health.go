@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/metrics"
 	"github.com/iechor/trust/storage"
 )
 
@@ -108,9 +109,9 @@ func (s *Server) look(ctx context.Context) map[string]string {
 // methods are those of requests that are looked at.
 var methods = [...]string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodHead, http.MethodDelete}
 
-// metrics count requests, without a lock that all of them would meet at.
+// stock counts requests as the stock server does, without a lock that all of them would meet at.
 // Labels come from fixed sets (attacks.md L9).
-type metrics struct {
+type stock struct {
 	count [operations][len(methods)][maxStatus - minStatus]atomic.Int64
 	spent [operations]atomic.Int64 // nanoseconds
 }
@@ -122,7 +123,7 @@ const (
 )
 
 // add counts a request that was answered.
-func (m *metrics) add(op operation, method string, status int, took time.Duration) {
+func (m *stock) add(op operation, method string, status int, took time.Duration) {
 	i := slices.Index(methods[:], method)
 	if i < 0 || status < minStatus || status >= maxStatus {
 		return // net/http lets nobody answer so
@@ -178,7 +179,7 @@ func (s *Server) forecast(ctx context.Context) string {
 }
 
 // serveMetrics writes the counters in the text format of Prometheus, under
-// the names of the stock server, and when what is stored expires.
+// the names of the stock server, when what is stored expires, and our own.
 func (s *Server) serveMetrics(w http.ResponseWriter, forecast string) {
 	var requests, durations []string
 	for op := range operations {
@@ -204,8 +205,11 @@ func (s *Server) serveMetrics(w http.ResponseWriter, forecast string) {
 	slices.Sort(durations)
 	body := "# TYPE notary_server_http_requests_total counter\n" + strings.Join(requests, "") +
 		"# TYPE notary_server_http_request_duration_microseconds summary\n" + strings.Join(durations, "") + forecast
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = w.Write([]byte(body)) // the peer is gone if this fails
+	var p metrics.Page
+	p.Append(body)
+	s.writeCounters(&p)
+	w.Header().Set("Content-Type", metrics.ContentType)
+	_, _ = w.Write([]byte(p.String())) // the peer is gone if this fails
 }
 
 // A statusWriter remembers the status of an answer.

@@ -94,6 +94,7 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by 
 		case err != nil:
 			return &failure{api.Updating, err}
 		default:
+			s.counters.published.Add()
 			s.c.Log.Info("published", "gun", gun, "roles", up.roles(), "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Subject)
 			return nil
 		}

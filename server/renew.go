@@ -86,10 +86,12 @@ func (s *Server) Renew(ctx context.Context) error {
 				return s.renew(ctx, gun, s.spent)
 			})
 			if err != nil && !errors.Is(err, storage.ErrNotFound) {
+				s.counters.renewed.Add("failed")
 				s.unrenewed.wait(gun, 0, now)
 				s.c.Log.Warn("not renewed", "gun", gun, "err", err)
 				continue
 			}
+			s.counters.renewed.Add("done")
 			renewed++
 		}
 		if renewed == 0 || len(guns) < renewPage {

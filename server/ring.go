@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/metrics"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -19,12 +20,13 @@ type ring struct {
 	snapshots [][]byte
 	payload   []byte          // of the snapshot that is being signed
 	sigs      []tuf.Signature // of payload
+	signed    *metrics.Counter
 }
 
 // newRing makes the ring for a draft on top of b. uploaded is the snapshot
 // that a client signed, or nil.
 func (s *Server) newRing(b *base, uploaded []byte) *ring {
-	r := &ring{keys: s.c.Keys, base: b}
+	r := &ring{keys: s.c.Keys, base: b, signed: s.counters.signed}
 	for _, raw := range [][]byte{uploaded, b.linked} {
 		if raw != nil {
 			r.snapshots = append(r.snapshots, raw)
@@ -72,6 +74,7 @@ func (m *remote) Sign(ctx context.Context, message []byte) (tuf.Signature, error
 		}
 	}
 	sig, err := r.keys.Sign(ctx, q)
+	r.signed.Add(string(m.role), outcome(err))
 	if err != nil {
 		return tuf.Signature{}, err
 	}

@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/metrics"
 	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 )
@@ -106,6 +107,9 @@ type Config struct {
 	KeyType tuf.KeyType // of new snapshot and timestamp keys; ecdsa if empty
 	Limits  Limits
 
+	// Metrics adds to the page of metrics; nil: nothing.
+	Metrics func(*metrics.Page)
+
 	// NoMetrics leaves /metrics out: they are served by [Server.Monitor].
 	NoMetrics bool
 
@@ -125,7 +129,8 @@ type Server struct {
 	renewing    flight       // by GUN
 	health      health
 	draining    atomic.Bool
-	metrics     *metrics
+	metrics     *stock
+	counters    counters
 	forecasts   forecasts
 	unrenewed   backoff
 	told        telling
@@ -180,7 +185,8 @@ func New(c Config) (*Server, error) {
 		current:    newAging(c.MaxAge.Current, ", must-revalidate"),
 		consistent: newAging(c.MaxAge.Consistent, ""),
 		blobs:      newCache(c.Limits.CacheBytes),
-		metrics:    new(metrics),
+		metrics:    new(stock),
+		counters:   newCounters(),
 	}
 	s.heads = newHeads(s)
 	return s, nil
@@ -227,7 +233,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.serve(sw, r, route, op, now); err != nil {
 		s.refuse(sw, r, route.GUN, err)
 	}
-	s.metrics.add(op, r.Method, sw.status, s.c.Now().Sub(now))
+	s.observe(op, r.Method, sw.status, s.c.Now().Sub(now))
 }
 
 // serve answers the request, which came at now, or returns why it is refused;

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/metrics/metricstest"
 	"github.com/iechor/trust/storage/storagetest"
 	"github.com/iechor/trust/tuf"
 )
@@ -221,17 +222,42 @@ func TestMetrics(t *testing.T) {
 	w.get(current(app, "timestamp"))
 	w.get("/secret-name")
 	r := w.get("/metrics")
+	metricstest.Parse(t, r.Body.String())
 	for _, want := range []string{
 		`notary_server_http_requests_total{code="200",method="post",operation="UpdateTUF"} 1`,
 		`notary_server_http_requests_total{code="200",method="get",operation="GetRole"} 1`,
 		`notary_server_http_requests_total{code="404",method="get",operation="NotFound"} 1`,
 		`notary_server_http_request_duration_microseconds_count{operation="GetRole"} 1`,
+		`iechor_server_publishes_total 1`,
+		`iechor_server_refusals_total{reason="METADATA_NOT_FOUND"} 1`,
+		`iechor_server_signatures_total{role="timestamp",outcome="done"} 1`,
+		`iechor_server_signatures_total{role="timestamp",outcome="failed"} 0`,
+		`iechor_server_renewals_total{outcome="done"} 0`,
+		`iechor_server_request_duration_seconds_count{operation="GetRole"} 1`,
 		`iechor_server_files{role="targets"} 1`,
 		`iechor_server_files_expired{role="root"} 0`,
 		`iechor_server_files_expiring_30d{role="timestamp"} 1`,
 	} {
 		if !strings.Contains(r.Body.String(), want+"\n") {
 			t.Errorf("metrics lack %s:\n%s", want, r.Body)
+		}
+	}
+	w.clock.pass(30 * time.Hour) // a third of the timestamp's life
+	if err := w.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.keys.onSign(func(api.SignRequest) error { return errors.New("no") })
+	w.clock.pass(30 * time.Hour)
+	if err := w.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := metricstest.Parse(t, w.get("/metrics").Body.String())
+	for _, series := range []string{
+		`iechor_server_renewals_total{outcome="done"}`, `iechor_server_renewals_total{outcome="failed"}`,
+		`iechor_server_signatures_total{role="timestamp",outcome="failed"}`,
+	} {
+		if got[series] != 1 {
+			t.Errorf("after one renewal that worked and one that did not, %s = %v", series, got[series])
 		}
 	}
 	if strings.Contains(r.Body.String(), "secret") || strings.Contains(r.Body.String(), "app") {
@@ -251,7 +277,7 @@ func TestHTTPServer(t *testing.T) {
 // have is not counted.
 func TestMetricsCountConcurrently(t *testing.T) {
 	t.Parallel()
-	s := &Server{metrics: new(metrics)}
+	s := &Server{metrics: new(stock), counters: newCounters(), blobs: newCache(1)}
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -278,7 +304,9 @@ notary_server_http_request_duration_microseconds_count{operation="GetRole"} 1600
 notary_server_http_request_duration_microseconds_sum{operation="NotFound"} 0
 notary_server_http_request_duration_microseconds_count{operation="NotFound"} 800
 `
-	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
+	metricstest.Parse(t, w.Body.String())
+	got, _, _ := strings.Cut(w.Body.String(), "# HELP ")
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
 }

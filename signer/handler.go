@@ -160,6 +160,7 @@ func (s *Service) Handler() http.Handler {
 		if _, known := table[path]; !known {
 			path = "unknown"
 		}
+		s.counters.observe(path, status, time.Since(begin))
 		s.log.Log(r.Context(), level, "request", "identity", who, "remote", r.RemoteAddr, "path", path, "status", status, "duration", time.Since(begin))
 	})
 }

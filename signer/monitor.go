@@ -24,7 +24,7 @@ const (
 // anew. It goes on answering.
 func (s *Service) Drain() { s.draining.Store(true) }
 
-// Monitor serves health, and nothing else, to whoever reaches it: for an address that
+// Monitor serves health and metrics, and nothing else, to whoever reaches it: for an address that
 // only those who watch the service can reach. [Service.Handler] answers nobody
 // who is not listed, so it is of no use to them.
 func (s *Service) Monitor() http.Handler {
@@ -40,6 +40,7 @@ func (s *Service) Monitor() http.Handler {
 			write(w, http.StatusOK, struct{}{})
 		}
 	})
+	mux.HandleFunc("GET /metrics", s.serveMetrics)
 	return mux
 }
 

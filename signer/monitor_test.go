@@ -5,6 +5,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/iechor/trust/metrics/metricstest"
+	"github.com/iechor/trust/tuf"
 )
 
 // Readiness goes with the table and with the wish to stop; being alive does
@@ -35,6 +38,21 @@ func TestMonitor(t *testing.T) {
 				t.Errorf("%s %s = %d on the address for those who watch", method, path, code)
 			}
 		}
+	}
+	gun := tuf.GUN("registry.example/app")
+	newServer(t, w, w.Service, gun).publish(t, "content")
+	_, page := get("GET", "/metrics")
+	got := metricstest.Parse(t, page+"\n")
+	for series, want := range map[string]float64{
+		`iechor_signer_signatures_total{role="timestamp"}`: 1,
+		`iechor_signer_keys_created_total`:                 2,
+	} {
+		if got[series] != want {
+			t.Errorf("%s = %v, want %v\n%s", series, got[series], want, page)
+		}
+	}
+	if strings.Contains(page, string(gun)) {
+		t.Error("a name is in the metrics")
 	}
 	if err := w.table.db.Close(); err != nil {
 		t.Fatal(err)

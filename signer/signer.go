@@ -67,7 +67,7 @@
 // Read claim.go for what a request must be in itself, judge.go for the rules,
 // table.go and ledger.go for what is kept, kek.go, datakey.go and rewrap.go for
 // how, audit.go and auditread.go for the log, handler.go, limits.go and
-// client.go for the wire, monitor.go for who watches.
+// client.go for the wire, monitor.go and metrics.go for who watches.
 package signer
 
 import (
@@ -79,6 +79,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/metrics"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -117,6 +118,8 @@ type Config struct {
 	Identities map[string]Rights
 	Now        func() time.Time // nil: time.Now
 	Log        *slog.Logger     // nil: no log
+	// Metrics adds to the page of metrics; nil: nothing.
+	Metrics func(*metrics.Page)
 }
 
 // inProcess is who calls a Service's own methods.
@@ -133,6 +136,8 @@ type Service struct {
 	log        *slog.Logger
 	draining   atomic.Bool
 	ready      readiness
+	counters   counters
+	metrics    func(*metrics.Page) // nil: nothing to add
 
 	testOnlySigned func() error // runs between the ledger and the answer
 }
@@ -148,7 +153,8 @@ func New(c Config) (*Service, error) {
 	if c.Rates.Signatures < 0 || c.Rates.RepositorySignatures < 0 || c.Rates.Keys < 0 || c.Rates.RepositoryKeys < 0 {
 		return nil, errors.New("rates of the signer cannot be negative")
 	}
-	s := &Service{table: c.Table, limits: c.Limits, meters: newMeters(c.Rates), identities: map[string]Rights{}, now: c.Now, log: c.Log}
+	s := &Service{table: c.Table, limits: c.Limits, meters: newMeters(c.Rates), identities: map[string]Rights{}, now: c.Now, log: c.Log,
+		counters: newCounters(), metrics: c.Metrics}
 	if s.limits.Timestamp == 0 {
 		s.limits.Timestamp = 14 * 24 * time.Hour
 	}
@@ -203,6 +209,7 @@ func (s *Service) createKey(ctx context.Context, who string, t tuf.KeyType, role
 		return tuf.PublicKey{}, fmt.Errorf("create %s key of %s: %w", role, gun, err)
 	}
 	if made {
+		s.counters.made.Add()
 		s.log.Info("key created", "identity", who, "gun", gun, "role", role, "key", key.CanonicalID())
 	}
 	return key, nil
@@ -256,6 +263,7 @@ func (s *Service) sign(ctx context.Context, who string, r api.SignRequest) (tuf.
 			return fail(err)
 		}
 	}
+	s.counters.signed.Add(string(r.Role))
 	s.log.Info("signed", "identity", who, "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", again)
 	return sig, public, nil
 }

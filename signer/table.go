@@ -35,6 +35,9 @@ type Table struct {
 	testOnlyWaiting bool // audit entries wait for their place on SQLite too
 }
 
+// Database returns the database that t was opened with.
+func (t *Table) Database() *database.DB { return t.db }
+
 // Key states. Dropped keys were never used and have no private half any more;
 // retired keys were used for a repository that was deleted since.
 const (

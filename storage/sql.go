@@ -50,6 +50,9 @@ type SQL struct {
 	config Config
 }
 
+// Database returns the database that s was opened with.
+func (s *SQL) Database() *database.DB { return s.db }
+
 var _ Archive = (*SQL)(nil)
 
 //go:embed migrations/*.sql

@@ -7,10 +7,16 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/iechor/trust/metrics/metricstest"
 )
 
 // monitorAt returns where p serves health and metrics.
@@ -85,11 +91,39 @@ func TestDrainDelay(t *testing.T) {
 			t.Errorf("/healthz of what is about to stop = %d %s", status, body)
 		}
 	}
-	// Both still work.
+	// Both still work, and are watched meanwhile.
 	if err := p.publish(t.Context(), server, "second"); err != nil {
 		t.Error(err)
 	}
 	p.has(server, "first", "second")
+	var all string
+	for one, series := range map[*process]string{
+		server: `iechor_server_publishes_total`, signer: `iechor_signer_requests_total{path="/v1/sign",code="200"}`,
+	} {
+		_, page := fetch(t, plain, monitorAt(one)+"/metrics")
+		got := metricstest.Parse(t, page)
+		all += page
+		if got[series] < 2 {
+			t.Errorf("%s = %v\n%s", series, got[series], page)
+		}
+		for _, common := range []string{
+			`iechor_build_info{version="` + version() + `",go="` + runtime.Version() + `"}`, `iechor_database_connections{state="idle"}`,
+			"iechor_database_waits_total", "iechor_database_wait_seconds_total", "iechor_database_retries_total", "iechor_database_failures_total",
+		} {
+			if _, ok := got[common]; !ok {
+				t.Errorf("metrics lack %s\n%s", common, page)
+			}
+		}
+	}
+	named := namesOfMetrics(readFile(t, filepath.Join("..", "..", "doc", "operating.md")))
+	if len(named) < 15 {
+		t.Errorf("the document names the metrics %v only", named)
+	}
+	for _, name := range named {
+		if !strings.Contains(all, "# TYPE "+name+" ") {
+			t.Errorf("nobody makes the metric %s that the document names", name)
+		}
+	}
 	if status, _ := fetch(t, s.client, "https://"+server.addr+"/metrics"); status != http.StatusNotFound {
 		t.Errorf("/metrics beside trust data = %d, want 404", status)
 	}
@@ -173,6 +207,20 @@ func TestHangup(t *testing.T) {
 	}
 	server.stop()
 	signer.stop()
+}
+
+// namesOfMetrics returns the metrics that a text names. Endings of histograms
+// are left out.
+func namesOfMetrics(text string) (all []string) {
+	for _, name := range regexp.MustCompile(`\b(?:iechor|notary)_(?:server|signer|database|build)_[a-z0-9_]+`).FindAllString(text, -1) {
+		for _, end := range []string{"_bucket", "_sum", "_count"} {
+			name = strings.TrimSuffix(name, end)
+		}
+		if name != "notary_server_health" && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 func readFile(t testing.TB, name string) string {

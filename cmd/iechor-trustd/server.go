@@ -151,6 +151,7 @@ func (a *app) server(ctx context.Context, c *serverConfig, level func() (string,
 		MaxAge:    server.MaxAge{Current: orNever(c.MaxAge.Current), Consistent: orNever(c.MaxAge.Consistent)},
 		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
 		Idle:      orNever(c.Idle),
+		Metrics:   processMetrics(store.Database()),
 		NoMetrics: c.MetricsListen != "",
 		KeyType:   tuf.KeyType(c.KeyType), Limits: server.Limits{Step: c.VersionStep}, Log: log, Now: a.now,
 	})

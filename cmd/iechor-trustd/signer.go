@@ -139,7 +139,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 	}
 	defer up.absent(ctx)
 	s, err := signer.New(signer.Config{
-		Table: table, Identities: identities, Now: a.now, Log: log,
+		Table: table, Identities: identities, Now: a.now, Log: log, Metrics: processMetrics(table.Database()),
 		Limits: signer.Limits{
 			Snapshot: time.Duration(c.Limit.Snapshot), Timestamp: time.Duration(c.Limit.Timestamp), KeysPerDay: int(c.Limit.KeysPerDay),
 		},
