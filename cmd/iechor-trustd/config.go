@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/iechor/trust/database/drivers"
+	"github.com/iechor/trust/server"
+	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/tuf"
+)
+
+func newConfigCmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "config",
+		Short: "Look at configuration files",
+		Long:  "Example: iechor-trustd config check --config /etc/iechor-trustd/server.yaml\n\nLooks at configuration files.",
+		Args:  noArguments,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	var file string
+	check := &cobra.Command{
+		Use:   "check",
+		Short: "Say what is wrong with a configuration, before a start",
+		Long: `Example: iechor-trustd config check --config /etc/iechor-trustd/server.yaml
+
+Checks the configuration of a server or of a signer, whose file has
+key-encryption-key: keys and values, certificates, rules and secrets that it
+names, and the variables IECHOR_TRUSTD_… of this environment. Databases and
+the server's signer are not connected to. Prints a line for each thing that is wrong, and
+then ends with status 1.`,
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if file == "" {
+				return usage("--config must name the file, such as /etc/iechor-trustd/server.yaml")
+			}
+			return a.checkConfig(c.Context(), file)
+		},
+	}
+	check.Flags().StringVar(&file, "config", "", "configuration file, YAML")
+	c.AddCommand(check)
+	return c
+}
+
+func (a *app) checkConfig(ctx context.Context, file string) error {
+	raw, err := readBounded(file)
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	doc, err := onlyDocument(raw)
+	if err != nil {
+		return fmt.Errorf("configuration %s: %w", file, err)
+	}
+	ofSigner := false
+	if doc != nil {
+		for i := 0; i+1 < len(doc.Content); i += 2 {
+			ofSigner = ofSigner || doc.Content[i].Value == "key-encryption-key"
+		}
+	}
+	none := pflag.NewFlagSet("", pflag.ContinueOnError)
+	var wrong []error
+	what := "trust server"
+	if ofSigner {
+		what = "signer"
+		c := defaultSignerConfig()
+		if err := load(c, file, a.env, none); err != nil {
+			return err
+		}
+		wrong = a.wrongWithSigner(ctx, c)
+	} else {
+		c := defaultServerConfig()
+		if err := load(c, file, a.env, none); err != nil {
+			return err
+		}
+		wrong = a.wrongWithServer(c)
+	}
+	n := 0
+	for _, err := range wrong {
+		if err != nil {
+			n++
+			fmt.Fprintln(a.out, err)
+		}
+	}
+	if n > 0 {
+		return fmt.Errorf("%s, the configuration of a %s, has %d mistakes", file, what, n)
+	}
+	_, err = fmt.Fprintf(a.out, "%s can be the configuration of a %s\n", file, what)
+	return err
+}
+
+// wrongWithServer returns what keeps a server from starting; nil entries are
+// fine.
+func (a *app) wrongWithServer(c *serverConfig) []error {
+	quiet := slog.New(slog.DiscardHandler)
+	_, levelErr := parseLevel(c.LogLevel)
+	t, _, tlsErr := serverTLS(c, quiet)
+	auth, authErr := c.Auth.open(quiet, a.now)
+	if authErr == nil && tlsErr == nil {
+		_, authErr = auth.askClients(t)
+	}
+	client, signerErr := dialSigner(c.Signer, quiet)
+	if signerErr == nil {
+		client.Close()
+	}
+	_, keptErr := c.Retention.config()
+	// Neither store nor signer is touched by New.
+	_, newErr := server.New(server.Config{
+		Store: struct{ storage.Store }{}, Keys: struct{ server.Keys }{}, Auth: server.NoAuth{}, Prefixes: c.Prefixes,
+		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
+		KeyType:   tuf.KeyType(c.KeyType),
+	})
+	return []error{checkAddress("listen", c.Listen), checkAddress("metrics-listen", c.MetricsListen), levelErr, tlsErr, authErr, a.checkStorage(c.Storage), signerErr, keptErr, newErr}
+}
+
+// wrongWithSigner is the same for a signer. Keys in Vault or a token are
+// looked at.
+func (a *app) wrongWithSigner(ctx context.Context, c *signerConfig) []error {
+	_, levelErr := parseLevel(c.LogLevel)
+	_, rightsErr := rights(c.Identities)
+	_, _, tlsErr := signerTLS(c, slog.New(slog.DiscardHandler))
+	_, closeKEK, kekErr := keyEncryptionKeys(ctx, c, a.env)
+	if kekErr == nil {
+		closeKEK()
+	}
+	var listenErr error
+	if !strings.HasPrefix(c.Listen, "unix:") {
+		listenErr = checkAddress("listen", c.Listen)
+	}
+	return []error{listenErr, checkAddress("metrics-listen", c.MetricsListen), levelErr, tlsErr, rightsErr, a.checkStorage(c.Storage), kekErr}
+}
+
+func (a *app) checkStorage(setting string) error {
+	if setting == "" {
+		return errors.New("storage is not set: sqlite:FILE, postgres://… or mysql://…")
+	}
+	if _, err := drivers.Parse(setting, a.env); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	return nil
+}
+
+// checkAddress demands host:port; empty is none.
+func checkAddress(name, at string) error {
+	if _, _, err := net.SplitHostPort(at); at != "" && err != nil {
+		return fmt.Errorf("%s: %q is not host:port", name, at)
+	}
+	return nil
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// What keeps a server or signer from starting is said beforehand, all of it.
+func TestConfigCheck(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	check := func(name string, status int, out ...string) {
+		t.Helper()
+		got, stdout, stderr := runApp(t, nil, "config", "check", "--config", s.file(name))
+		if got != status || strings.Count(stdout, "\n") != len(out) || (status == 0) != (stderr == "") {
+			t.Errorf("config check of %s = %d\n%s%swant %d and %d lines", name, got, stdout, stderr, status, len(out))
+		}
+		for _, want := range out {
+			if !strings.Contains(stdout, want) {
+				t.Errorf("config check of %s lacks %q:\n%s", name, want, stdout)
+			}
+		}
+	}
+	check("server.yaml", 0, "server.yaml can be the configuration of a trust server")
+	check("signer.yaml", 0, "signer.yaml can be the configuration of a signer")
+	if _, err := os.Stat(s.file("server/server.db")); !os.IsNotExist(err) {
+		t.Errorf("the check has made a database: %v", err)
+	}
+	write(t, s.file("bad.yaml"), s.expand(`
+listen: here
+metrics-listen: there
+authentication: no
+plaintext: true
+tls: {certificate: DIR/server.crt}
+storage: oracle:x
+prefixes: [a]
+log-level: loud
+retention: {deleted: 0s}
+`))
+	check("bad.yaml", exitFailed, `listen: "here" is not host:port`, `metrics-listen: "there"`, "authentication must be spelled out", "both plaintext and tls", "storage: ",
+		"invalid GUN prefix a", `log-level "loud"`, "retention.deleted", "signer.url is not set")
+	write(t, s.file("bad.yaml"), s.expand("key-encryption-key: file:DIR/none\nlisten: unix:DIR/sock\nmetrics-listen: x\nlog-level: loud\nidentities: {a: [rule]}\n"))
+	check("bad.yaml", exitFailed, "metrics-listen", "loud", `identities lacks "unix"`, `"rule" is not a right`, "storage is not set", "key-encryption-key: ")
+	write(t, s.file("bad.yaml"), "lisen: x\n")
+	check("bad.yaml", exitFailed)
+	if status, _, stderr := runApp(t, nil, "config", "check"); status != exitUsage || !strings.Contains(stderr, "--config must name") {
+		t.Errorf("config check without a file = %d %s", status, stderr)
+	}
+}
