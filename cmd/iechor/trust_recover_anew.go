@@ -90,6 +90,11 @@ func (r *revival) read() error {
 	for _, t := range tags {
 		fmt.Fprintf(r.out, "    %s sha256:%s\n", printable(t.Name), t.SHA256)
 	}
+	// Nobody has signed the file: who else would get rights by it is seen, too.
+	for _, l := range r.list.Roles[1:] {
+		role := tuf.NewRole(l.Name, l.Threshold, l.Keys...)
+		fmt.Fprintf(r.out, "    %s may be signed by key %s\n", l.Name, joinShort(signingIDs(role, nil)))
+	}
 	return nil
 }
 
@@ -138,7 +143,7 @@ func (r *revival) adoptOwn(ctx context.Context, set *tuf.Set) error {
 	return r.repo.about(r.repo.Accept(set, nil))
 }
 
-// begin forgets the old root, which stays denied, and makes the new keys,
+// begin chooses the root key, forgets the old root, which stays denied, and makes the new keys,
 // unless an attempt that was interrupted has done so.
 func (r *revival) begin(ctx context.Context) error {
 	past, err := r.repo.Local()
@@ -150,13 +155,7 @@ func (r *revival) begin(ctx context.Context) error {
 		root, _ := past.Role(tuf.RoleRoot) // every Past has one
 		old = slices.ContainsFunc(root.Keys, func(k tuf.Key) bool { return slices.Contains(r.list.Root, k.ID) })
 	}
-	if old {
-		if err := r.repo.GiveUp(nil); err != nil {
-			return r.repo.about(err)
-		}
-		past = nil
-	}
-	if past != nil {
+	if past != nil && !old {
 		return nil // made, and not published yet
 	}
 	var root tuf.CanonicalID
@@ -168,6 +167,11 @@ func (r *revival) begin(ctx context.Context) error {
 		root = k.ID
 	} else if root, err = (&signing{desk: r.desk, repo: r.repo}).chooseRoot(ctx); err != nil {
 		return err
+	}
+	if old {
+		if err := r.repo.GiveUp([]tuf.CanonicalID{root}); err != nil { // one that was found again is not denied
+			return r.repo.about(err)
+		}
 	}
 	_, err = r.repo.Init(ctx, trust.InitOptions{RootKey: root})
 	return r.repo.about(err)
