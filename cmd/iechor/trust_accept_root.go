@@ -21,8 +21,9 @@ type acceptRootOptions struct {
 	ids    []string // answers in advance
 }
 
-// typedDigits is how much of a root's id is to be typed.
-const typedDigits = 8
+// typedDigits is how much of a root's id is to be typed: more than somebody can
+// find a certificate for by trying.
+const typedDigits = 16
 
 func newTrustAcceptRootCmd(a *app) *cobra.Command {
 	var o acceptRootOptions

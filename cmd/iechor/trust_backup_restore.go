@@ -121,7 +121,7 @@ func (a *app) restoreBackup(ctx context.Context, o backupRestoreOptions) (err er
 		}
 	}
 	if err := d.restoreKeys(ctx, chosen); err != nil {
-		return doing("nothing was restored from "+o.file, err)
+		return doing("no key was restored from "+o.file, err)
 	}
 	for _, block := range chosen {
 		fmt.Fprintf(d.out, "Restored %s\n", described(block.Info))
