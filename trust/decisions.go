@@ -115,6 +115,14 @@ func (d *Dir) decide(gun tuf.GUN, denied []tuf.CanonicalID, made Decision) error
 	all.Made = append(all.Made, made)
 	all.Made = all.Made[max(0, len(all.Made)-keptDecisions):]
 	raw, err := json.Marshal(all)
+	// What is denied counts; who decided it long ago may be forgotten.
+	for err == nil && len(raw) >= maxDecisions && len(all.Made) > 0 {
+		all.Made = all.Made[1:]
+		raw, err = json.Marshal(all)
+	}
+	if err == nil && len(raw) >= maxDecisions {
+		err = fmt.Errorf("%s: %w: more than %d bytes", d.file(decisionsName(gun)), tuf.ErrLimit, maxDecisions)
+	}
 	if err != nil {
 		return err
 	}

@@ -576,4 +576,21 @@ func TestCustodyMap(t *testing.T) {
 	if !slices.Equal(listed, told) {
 		t.Errorf("doc/custody.md lists the stories\n%q, told are\n%q", listed, told)
 	}
+	for _, m := range regexp.MustCompile("`signer: (Test[A-Za-z]+)`").FindAllStringSubmatch(string(raw), -1) {
+		files, err := filepath.Glob(filepath.Join("..", "..", "signer", "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(files, func(file string) bool {
+			raw, err := os.ReadFile(file)
+			return err == nil && strings.Contains(string(raw), "func "+m[1]+"(")
+		}) {
+			t.Errorf("doc/custody.md names signer: %s, which there is not", m[1])
+		}
+	}
+	for _, m := range regexp.MustCompile("`cmd/iechor: TestInterop/([a-z_]+)`").FindAllStringSubmatch(string(raw), -1) {
+		if _, err := os.Stat(filepath.Join("testdata", "interop", m[1]+".txtar")); err != nil {
+			t.Errorf("doc/custody.md names a story that there is not: %v", err)
+		}
+	}
 }
