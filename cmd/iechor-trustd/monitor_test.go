@@ -115,6 +115,7 @@ func TestDrainDelay(t *testing.T) {
 			}
 		}
 	}
+	checkAlerts(t, "\n"+all)
 	named := namesOfMetrics(readFile(t, filepath.Join("..", "..", "doc", "operating.md")))
 	if len(named) < 15 {
 		t.Errorf("the document names the metrics %v only", named)
