@@ -42,6 +42,13 @@ var peers = map[string]struct{ program, pkg string }{
 
 // peer reports whether a peer is here. IECHOR_REQUIRE names those that must be.
 func peer(cond string) (bool, error) {
+	if cond == "peer:softhsm" {
+		why := noTokens()
+		if why != "" && slices.Contains(strings.Split(os.Getenv("IECHOR_REQUIRE"), ","), "softhsm") {
+			return false, errors.New(why)
+		}
+		return why == "", nil
+	}
 	name, ok := strings.CutPrefix(cond, "peer:")
 	p, known := peers[name]
 	if !ok || !known {
@@ -84,7 +91,7 @@ func TestInterop(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"home": enterHome, "notary-server": notaryServer, "sandbox": startSandbox, "docker-registry": startRegistry,
 			"dockerd": startDockerd, "image": importImage, "keep": keep, "agree": agree, "leaks": leaks,
-			"status": status, "layout": layout, "index": index,
+			"status": status, "layout": layout, "index": index, "card": card,
 		},
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -66,7 +67,8 @@ type cards struct {
 //	card daemon              starts pcscd; $SERIAL0 and $SERIAL1 are the cards to come
 //	card insert N [FIRMWARE] puts a card into reader N, the same one again if there was one
 //	card pull N
-//	card touch N ACTION      what happens at the next signatures: yes, no, unplug
+//	card touch N ACTION      what happens at the next signatures: yes, no, unplug, or
+//	                         late: after the notice is due, which is timed from before
 //	card slots N [SLOT…]     compares which slots hold a key
 //	card root N FILE         writes the certificate above the attestations
 //	card hold                has another program open the card in reader 0
@@ -108,6 +110,7 @@ func cardCommand(ts *testscript.TestScript, _ bool, args []string) {
 		card.OnTouch(map[string]func(byte) bool{
 			"yes": nil, "no": func(byte) bool { return false },
 			"unplug": func(byte) bool { reader.Unplug(); return true },
+			"late":   func(byte) bool { <-time.After(time.Second); return true },
 		}[args[2]])
 	case "slots":
 		if got, want := hex.EncodeToString(card.Slots()), strings.Join(args[2:], ""); got != want {

@@ -58,6 +58,8 @@ the stock program prints:
   Cached              whether it could not be reached, so that this is a copy
   Roles               Name, Version, Expires, Threshold, Keys and Paths of each
                       role, and why it does not count, if so, as Problem
+  PrivateKeys         ID and Location of those of these keys that are on this
+                      machine: a directory, or a token that is there
 
 --format takes a Go template, which is applied to each image with the members of
 --json; the function "json" writes a value as JSON, "join" joins a list.`,
@@ -136,6 +138,11 @@ func (a *app) inspect(ctx context.Context, o inspectOptions) (err error) {
 			continue
 		}
 		s := d.inspection(i, v)
+		if o.pretty || o.full || o.format != nil {
+			if s.private, err = d.privateKeys(ctx, v.set); err != nil {
+				return err
+			}
+		}
 		if err := p.print(s); err != nil {
 			return err
 		}
@@ -186,8 +193,40 @@ type inspection struct {
 	rows   []row
 	others []tuf.RoleName // whose signatures are shown, by name
 
-	server string
-	stale  bool
+	server  string
+	stale   bool
+	private []privateKey
+}
+
+// A privateKey is one that this machine has, and where.
+type privateKey struct {
+	ID       tuf.CanonicalID
+	Location string
+}
+
+// privateKeys says where the private keys of a repository are, as far as they
+// are here. What a token in trouble keeps from being seen does not hide the rest.
+func (d *desk) privateKeys(ctx context.Context, set *tuf.Set) ([]privateKey, error) {
+	all, trouble := d.keys.List(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if trouble != nil {
+		d.warn("not all private keys can be seen: %s", printable(trouble.Error()))
+	}
+	speaks := map[tuf.CanonicalID]bool{}
+	for _, state := range roleStates(set) {
+		for _, id := range state.Keys {
+			speaks[id] = true
+		}
+	}
+	var here []privateKey
+	for _, k := range all {
+		if speaks[k.ID] {
+			here = append(here, privateKey{k.ID, k.Store.Name()})
+		}
+	}
+	return here, nil
 }
 
 // A row is a released tag. There are two of one name if targets and

@@ -82,6 +82,7 @@ type inspected struct {
 	Server             string
 	Cached             bool
 	Roles              []roleState
+	PrivateKeys        []privateKey
 }
 
 // delegations returns all delegations, those above before those below.
@@ -230,7 +231,9 @@ func (p *jsonInspect) rest(s *inspection) any {
 		Server string
 		Cached bool
 		Roles  []roleState
-	}{keys, s.server, s.stale, roleStates(s.set)}
+
+		PrivateKeys []privateKey `json:",omitempty"`
+	}{keys, s.server, s.stale, roleStates(s.set), s.private}
 }
 
 func (p *jsonInspect) end() error {
@@ -288,7 +291,7 @@ func parseFormat(text string) (*template.Template, error) {
 	// A wrong member is an error before any work, not in the middle of it.
 	sample := inspected{
 		SignedTags: []signedTag{{Signers: []string{""}}}, Signers: []holder{{Keys: []heldKey{{}}}},
-		AdministrativeKeys: []holder{{Keys: []heldKey{{}}}}, Roles: []roleState{{Keys: []tuf.CanonicalID{""}}},
+		AdministrativeKeys: []holder{{Keys: []heldKey{{}}}}, Roles: []roleState{{Keys: []tuf.CanonicalID{""}}}, PrivateKeys: []privateKey{{}},
 	}
 	return t, t.Execute(io.Discard, sample)
 }
@@ -296,7 +299,7 @@ func parseFormat(text string) (*template.Template, error) {
 func (p *formattedInspect) print(s *inspection) error {
 	v := inspected{
 		Name: s.name, SignedTags: []signedTag{}, Signers: s.signerKeys(), AdministrativeKeys: s.administrators(true),
-		Server: s.server, Cached: s.stale, Roles: roleStates(s.set),
+		Server: s.server, Cached: s.stale, Roles: roleStates(s.set), PrivateKeys: s.private,
 	}
 	for _, r := range s.rows {
 		t := s.signedTag(r)
@@ -359,6 +362,15 @@ func (p *prettyInspect) print(s *inspection) error {
 			version, expires = fmt.Sprint(r.Version), day(r.Expires)
 		}
 		t.line(string(r.Name), version, expires, fmt.Sprintf("%d of %d", r.Threshold, len(r.Keys)), printable(r.Problem))
+	}
+	t.end()
+	if len(s.private) == 0 {
+		return nil
+	}
+	fmt.Fprintf(p.out, "\nPrivate keys on this machine for %s\n\n", s.name)
+	t = newTable(p.out, "KEY", "LOCATION")
+	for _, k := range s.private {
+		t.line(string(k.ID[:12]), printable(k.Location))
 	}
 	t.end()
 	return nil

@@ -7,6 +7,7 @@
  *   gone         the card is not in its reader
  *   gone-at-sign the card is pulled out when the next signature begins
  *   busy         another program has the card
+ *   late         each signature takes a second, as that of a card that is touched late
  *   garbage      signatures are not what they should be
  */
 #include <dlfcn.h>
@@ -118,7 +119,9 @@ static ulong sign_init(ulong session, void *mechanism, ulong key) {
 	return ((ulong(*)(ulong, void *, ulong))real->f[SignInit])(session, mechanism, key);
 }
 static ulong sign(ulong session, unsigned char *data, ulong n, unsigned char *sig, ulong *len) {
-	ulong rv = ((ulong(*)(ulong, unsigned char *, ulong, unsigned char *, ulong *))real->f[Sign])(session, data, n, sig, len);
+	ulong rv;
+	if (sig && is("late")) sleep(1);
+	rv = ((ulong(*)(ulong, unsigned char *, ulong, unsigned char *, ulong *))real->f[Sign])(session, data, n, sig, len);
 	if (rv == 0 && sig && is("garbage")) sig[5] ^= 1;
 	return rv;
 }
