@@ -51,17 +51,21 @@ type KEKConfig struct {
 	// Life is how long an unwrapped data key stays in memory without being
 	// unwrapped anew: an hour if zero. Local keys are not concerned.
 	Life time.Duration
-	Now  func() time.Time // nil: time.Now
+	// Tokens is where private keys are made from now on, instead of being made
+	// here and wrapped; nil: nowhere.
+	Tokens TokenKeys
+	Now    func() time.Time // nil: time.Now
 }
 
-// A KEK is the set of key-encryption keys that a [Table] works with, and the
-// data keys that it has unwrapped. It is safe for concurrent use.
+// A KEK is the set of key-encryption keys that a [Table] works with, the data
+// keys that it has unwrapped, and the token whose keys need neither. It is safe for concurrent use.
 type KEK struct {
 	current KeyEncryption
 	local   map[string]*Local        // by ID
 	remote  map[string]KeyEncryption // by ID
 	life    time.Duration
 	now     func() time.Time
+	tokens  TokenKeys
 	loading chan struct{} // holds a token while a data key is unwrapped
 
 	mu     sync.Mutex
@@ -97,7 +101,7 @@ func NewKEK(c KEKConfig) (*KEK, error) {
 		return nil, errors.New("the signer needs a key-encryption key")
 	}
 	k := &KEK{
-		current: c.Current, local: map[string]*Local{}, remote: map[string]KeyEncryption{}, life: c.Life, now: c.Now,
+		current: c.Current, local: map[string]*Local{}, remote: map[string]KeyEncryption{}, life: c.Life, now: c.Now, tokens: c.Tokens,
 		loading: make(chan struct{}, 1), opened: map[string]*opened{}, failed: map[string]failed{},
 	}
 	if k.life <= 0 {
@@ -105,6 +109,9 @@ func NewKEK(c KEKConfig) (*KEK, error) {
 	}
 	if k.now == nil {
 		k.now = time.Now
+	}
+	if t := c.Tokens; t != nil && (t.Name() == "" || len(t.Name()) > maxID) {
+		return nil, fmt.Errorf("%q is not the name of a token", t.Name())
 	}
 	for _, one := range append([]KeyEncryption{c.Current}, c.Others...) {
 		id := one.ID()

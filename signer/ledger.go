@@ -25,11 +25,21 @@ var errMoved = errors.New("the ledger has moved on")
 //
 // Beside the errors of [judge] it returns one matching tuf.ErrNoKey.
 func (t *Table) sign(ctx context.Context, who string, c *claim, now time.Time) (sig tuf.Signature, public tuf.PublicKey, again bool, err error) {
-	for range 4 {
+	var made *tuf.Signature // on a token; it is nobody's before it is in the ledger
+	for range 5 {
 		err = t.db.Update(ctx, func(x *database.Tx) (err error) {
-			sig, public, again, err = t.signOnce(ctx, x, who, c, now)
+			sig, public, again, err = t.signOnce(ctx, x, who, c, made, now)
 			return err
 		})
+		// A token too is not asked while a transaction is open. All is judged
+		// again afterwards, with what the ledger says then.
+		if on := new(onToken); errors.As(err, &on) {
+			var signed tuf.Signature
+			if signed, err = t.signOnToken(ctx, &on.key, c.Payload); err != nil {
+				break
+			}
+			made, err = &signed, errMoved
+		}
 		// What keeps the key-encryption key may be slow, and is not asked
 		// while a transaction is open.
 		if closed := new(notOpened); errors.As(err, &closed) {
@@ -54,7 +64,7 @@ func (t *Table) sign(ctx context.Context, who string, c *claim, now time.Time) (
 	return sig, public, again, nil
 }
 
-func (t *Table) signOnce(ctx context.Context, x *database.Tx, who string, c *claim, now time.Time) (sig tuf.Signature, public tuf.PublicKey, again bool, err error) {
+func (t *Table) signOnce(ctx context.Context, x *database.Tx, who string, c *claim, made *tuf.Signature, now time.Time) (sig tuf.Signature, public tuf.PublicKey, again bool, err error) {
 	k, err := t.key(ctx, x, c.GUN, c.Role, c.Key)
 	if err != nil {
 		return sig, public, false, err
@@ -81,11 +91,7 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, who string, c *cla
 	if err := t.ownSnapshot(ctx, x, c); err != nil {
 		return sig, public, false, err
 	}
-	s, err := t.signer(k)
-	if err != nil {
-		return sig, public, false, err
-	}
-	if sig, err = s.Sign(ctx, c.Payload); err != nil {
+	if sig, err = t.signature(ctx, k, c, made); err != nil {
 		return sig, public, false, err
 	}
 	if err := t.setFloors(ctx, x, c.GUN, k.incarnation, seq, next); err != nil {
@@ -107,6 +113,22 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, who string, c *cla
 		Payload: hex.EncodeToString(sum[:]), Expires: &c.payload.Expires,
 	})
 	return sig, k.public, false, err
+}
+
+// signature signs with a key that is wrapped here. For one on a token the
+// error is an *onToken, until there is a signature.
+func (t *Table) signature(ctx context.Context, k *keyRow, c *claim, made *tuf.Signature) (tuf.Signature, error) {
+	if k.token != "" {
+		if made == nil {
+			return tuf.Signature{}, &onToken{*k}
+		}
+		return *made, nil
+	}
+	s, err := t.signer(k)
+	if err != nil {
+		return tuf.Signature{}, err
+	}
+	return s.Sign(ctx, c.Payload)
 }
 
 // ownSnapshot refuses a timestamp over a snapshot that was signed here for

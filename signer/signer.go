@@ -50,7 +50,8 @@
 //
 // How keys are kept. Private halves are in the table encrypted, under a [Local]
 // key-encryption key, or under a data key that a [KeyEncryption] wraps, such as
-// a [Vault]. [Table.Rewrap] moves them to another one while services run.
+// a [Vault]. [Table.Rewrap] moves them to another one while services run. Or they
+// are made on a token, and stay there: see [TokenKeys].
 //
 // What is written down. Every signature and everything else that changes what
 // can be signed stands in an audit log, durably before the signature leaves.
@@ -65,9 +66,10 @@
 // repositories does not need that right.
 //
 // Read claim.go for what a request must be in itself, judge.go for the rules,
-// table.go and ledger.go for what is kept, kek.go, datakey.go and rewrap.go for
-// how, audit.go and auditread.go for the log, handler.go, limits.go and
-// client.go for the wire, monitor.go and metrics.go for who watches.
+// table.go and ledger.go for what is kept, kek.go, datakey.go, rewrap.go and
+// tokenkeys.go for how, audit.go and auditread.go for the log, handler.go,
+// limits.go and client.go for the wire, monitor.go and metrics.go for who
+// watches.
 package signer
 
 import (

@@ -130,14 +130,15 @@ type keyRow struct {
 	wrapped     []byte
 	kek         string
 	state       string
+	token       string // where the private half is; empty: it is wrapped
 }
 
-const keyColumns = "id, gun, role, incarnation, key_type, public_key, wrapped, kek, state"
+const keyColumns = "id, gun, role, incarnation, key_type, public_key, wrapped, kek, state, token"
 
 func (k *keyRow) scan(row interface{ Scan(...any) error }) error {
-	var kek sql.NullString
-	err := row.Scan(&k.id, &k.gun, &k.role, &k.incarnation, &k.public.Type, &k.public.Bytes, &k.wrapped, &kek, &k.state)
-	k.kek = kek.String
+	var kek, token sql.NullString
+	err := row.Scan(&k.id, &k.gun, &k.role, &k.incarnation, &k.public.Type, &k.public.Bytes, &k.wrapped, &kek, &k.state, &token)
+	k.kek, k.token = kek.String, token.String
 	return err
 }
 
@@ -222,11 +223,15 @@ func (t *Table) create(ctx context.Context, who string, kind tuf.KeyType, role t
 		if err != nil || public.Bytes != nil {
 			return public, false, err
 		}
-		private, err := generate(kind)
-		if err != nil {
-			return tuf.PublicKey{}, false, err
+		if t.kek.tokens != nil {
+			public, err = t.createOnToken(ctx, who, kind, role, gun, limit, now)
+		} else {
+			var private crypto.Signer
+			if private, err = generate(kind); err != nil {
+				return tuf.PublicKey{}, false, err
+			}
+			public, err = t.insert(ctx, who, private, role, gun, true, limit, now)
 		}
-		public, err = t.insert(ctx, who, private, role, gun, true, limit, now)
 		if !database.IsUnique(err) && !errors.Is(err, errMoved) {
 			return public, err == nil, err
 		}
@@ -242,7 +247,13 @@ func (t *Table) pendingKey(ctx context.Context, kind tuf.KeyType, role tuf.RoleN
 	if errors.Is(err, sql.ErrNoRows) {
 		return tuf.PublicKey{}, nil
 	}
-	return k.public, err
+	if err == nil && k.token != "" {
+		_, err = t.tokens(k.token) // what could not sign is not handed out
+	}
+	if err != nil {
+		return tuf.PublicKey{}, err
+	}
+	return k.public, nil
 }
 
 // insert stores a key of the current incarnation: one that was made for who,
@@ -272,13 +283,8 @@ func (t *Table) insert(ctx context.Context, who string, private crypto.Signer, r
 			return err
 		}
 		if limit > 0 {
-			var n int
-			if err := x.QueryRow(ctx, "SELECT COUNT(*) FROM signer_keys WHERE gun = ? AND role = ? AND created_at > ?",
-				gun, role, now.Add(-24*time.Hour).Unix()).Scan(&n); err != nil {
+			if err := mayMake(ctx, x, role, gun, limit, now); err != nil {
 				return err
-			}
-			if n >= limit {
-				return refuse("%d %s keys of %s were made within a day: no more today", n, role, gun)
 			}
 		}
 		incarnation, err := t.incarnation(ctx, x, gun)

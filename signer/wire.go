@@ -103,6 +103,8 @@ func wireErrorOf(err error) (status int, e wireError) {
 		return http.StatusConflict, wireError{Code: codeRestored, Message: restored.Error(), Role: restored.Role, Confirmed: restored.Confirmed, Base: restored.Base}
 	case errors.As(err, &refusal):
 		return http.StatusUnprocessableEntity, wireError{Code: codeRefused, Message: refusal.Reason}
+	case errors.Is(err, api.ErrUnavailable):
+		return http.StatusServiceUnavailable, wireError{Code: codeBroken, Message: "the signer cannot use its token now; its log says why"}
 	case errors.Is(err, tuf.ErrNoKey):
 		return http.StatusNotFound, wireError{Code: codeNoKey, Message: "the signer does not hold the key"}
 	case errors.Is(err, ErrSealed):

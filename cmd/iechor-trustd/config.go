@@ -126,7 +126,7 @@ func (a *app) wrongWithSigner(ctx context.Context, c *signerConfig) []error {
 	_, levelErr := parseLevel(c.LogLevel)
 	_, rightsErr := rights(c.Identities)
 	_, _, tlsErr := signerTLS(c, slog.New(slog.DiscardHandler))
-	_, closeKEK, kekErr := keyEncryptionKeys(ctx, c, a.env)
+	_, closeKEK, kekErr := custody(ctx, c, a.env, slog.New(slog.DiscardHandler))
 	if kekErr == nil {
 		closeKEK()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -26,6 +27,12 @@ type custodian struct {
 // keyEncryptionKeys opens the keys that the configuration names. The caller
 // closes them when nothing uses them any more.
 func keyEncryptionKeys(ctx context.Context, c *signerConfig, env func(string) string) (kek *signer.KEK, closeAll func(), err error) {
+	return custody(ctx, c, env, nil)
+}
+
+// custody is keyEncryptionKeys for a signer that runs: it also opens the token
+// that keys are made on. Where that is away now, log is told.
+func custody(ctx context.Context, c *signerConfig, env func(string) string, log *slog.Logger) (kek *signer.KEK, closeAll func(), err error) {
 	o := &custodian{c: c, env: env, libraries: map[string]*pkcs11.Library{}, tokens: map[string]*pkcs11.Token{}}
 	defer func() {
 		if err != nil {
@@ -33,6 +40,11 @@ func keyEncryptionKeys(ctx context.Context, c *signerConfig, env func(string) st
 		}
 	}()
 	k := signer.KEKConfig{Life: time.Duration(c.KeyLife)}
+	if log != nil {
+		if k.Tokens, err = o.keysOnToken(ctx, log); err != nil {
+			return nil, nil, fmt.Errorf("keys-on-token: %w", err)
+		}
+	}
 	if k.Current, err = o.open(ctx, c.KeyEncryptionKey); err != nil {
 		return nil, nil, fmt.Errorf("key-encryption-key: %w", err)
 	}
@@ -166,10 +178,21 @@ func (o *custodian) token(ctx context.Context, setting string) (signer.KeyEncryp
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case uri.Object == "":
+	if uri.Object == "" {
 		return nil, errors.New("the PKCS#11 URI lacks object, the label of the key")
-	case uri.PINFile == "":
+	}
+	t, err := o.tokenOf(uri)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tokenLimit)
+	defer cancel()
+	return t.KEK(ctx, uri.Object)
+}
+
+// tokenOf opens a token, once however many keys are on it.
+func (o *custodian) tokenOf(uri pkcs11.URI) (*pkcs11.Token, error) {
+	if uri.PINFile == "" {
 		return nil, errors.New("the PKCS#11 URI lacks pin-source: nobody can be asked for the PIN of a signer")
 	}
 	c := uri.Config()
@@ -183,7 +206,5 @@ func (o *custodian) token(ctx context.Context, setting string) (signer.KeyEncryp
 		t = pkcs11.Open(c)
 		o.tokens[name] = t
 	}
-	ctx, cancel := context.WithTimeout(ctx, tokenLimit)
-	defer cancel()
-	return t.KEK(ctx, uri.Object)
+	return t, nil
 }

@@ -34,6 +34,8 @@ type signerConfig struct {
 	OldKeyEncryptionKeys []string `yaml:"old-key-encryption-keys" usage:"others: former ones until all keys are wrapped anew, and coming ones"`
 	KeyLife              duration `yaml:"key-life" usage:"how long a data key that Vault or a token unwrapped stays in memory"`
 
+	KeysOnToken string `yaml:"keys-on-token" usage:"pkcs11: URI of the token on which new keys are made; empty: they are encrypted in the database"`
+
 	Vault struct {
 		Address   string   `yaml:"address" usage:"of Vault or OpenBao: https://HOST:PORT"`
 		CA        string   `yaml:"ca" usage:"file with the CA certificates of Vault, PEM"`
@@ -122,7 +124,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 	if err != nil {
 		return err
 	}
-	kek, closeKEK, err := keyEncryptionKeys(ctx, c, a.env)
+	kek, closeKEK, err := custody(ctx, c, a.env, log)
 	if err != nil {
 		return err
 	}

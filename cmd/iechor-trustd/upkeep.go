@@ -17,6 +17,7 @@ type upkeep struct {
 	now       func() time.Time
 	log       *slog.Logger
 	trouble   string // what Refresh said last; empty if all is well
+	left      string // what RemoveDropped said last
 }
 
 // presentEvery is how often other users of the table hear of this signer.
@@ -42,6 +43,7 @@ func (u *upkeep) run(ctx context.Context) {
 			u.log.Error("tell that this signer runs", "err", err)
 		}
 		u.refresh(ctx)
+		u.removeDropped(ctx)
 		if time.Since(pruned) >= time.Hour {
 			u.prune(ctx)
 			pruned = time.Now().Add(-rand.N(15 * time.Minute)) // not in step with other signers
@@ -66,6 +68,28 @@ func (u *upkeep) refresh(ctx context.Context) {
 	case err != nil && err.Error() != u.trouble:
 		u.log.Warn("data keys cannot be unwrapped anew; when their life in memory is over nothing is signed", "err", err)
 		u.trouble = err.Error()
+	}
+}
+
+// removeLimit bounds a round of removing keys from a token.
+const removeLimit = time.Minute
+
+// removeDropped removes keys from the token that nobody needs. What goes wrong
+// is logged once; it is tried again each time.
+func (u *upkeep) removeDropped(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, removeLimit)
+	defer cancel()
+	n, err := u.table.RemoveDropped(limited, u.now())
+	if n > 0 {
+		u.log.Info("keys that nobody needs removed from the token", "keys", n)
+	}
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		u.left = ""
+	case err.Error() != u.left:
+		u.log.Warn("keys that nobody needs cannot be removed from the token now; it is tried again", "err", err)
+		u.left = err.Error()
 	}
 }
 

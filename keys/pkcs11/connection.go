@@ -131,6 +131,31 @@ func (t *Token) run(ctx context.Context, c *connection, f func(c *connection, s 
 	}
 }
 
+// Login finds the token and logs in, if that has not been done. A nil error
+// says that its keys can be used. For a token that is not there the library is
+// started anew, because some see only then that it has come: that is for
+// services, which wait for it, and not too often.
+func (t *Token) Login(ctx context.Context) error {
+	look := func() error {
+		return t.with(ctx, use{login: true, again: true}, func(c *connection, _ session) error {
+			_, err := c.library.info(c.slot.Number)
+			return err
+		})
+	}
+	err := look()
+	if !errors.Is(err, keys.ErrTokenAbsent) && !errors.Is(err, keys.ErrTokenGone) {
+		return err
+	}
+	_, age, failed := t.c.Library.module()
+	if failed == nil {
+		failed = t.c.Library.again(age)
+	}
+	if failed != nil {
+		return failed
+	}
+	return look()
+}
+
 // connect finds the token, and logs in if that is needed.
 func (t *Token) connect(ctx context.Context, login bool) (*connection, error) {
 	if err := t.usable(ctx); err != nil {
