@@ -120,6 +120,9 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 	if err != nil {
 		return err
 	}
+	for _, name := range overpowered(identities) {
+		log.Warn("an identity may sign and forget: whoever takes that server over can end repositories for good; give forget to an operator", "identity", name)
+	}
 	t, files, err := signerTLS(c, log)
 	if err != nil {
 		return err
@@ -237,6 +240,18 @@ func listenSigner(where string) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// overpowered names the identities that hold what belongs into two hands
+// (attacks.md G3).
+func overpowered(identities map[string]signer.Rights) (names []string) {
+	for name, r := range identities {
+		if r.Sign && r.Forget {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // rights reads what each identity may do.

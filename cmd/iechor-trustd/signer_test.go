@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,6 +30,13 @@ func TestRights(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("rights (-want +got):\n%s", d)
+	}
+	if names := overpowered(got); len(names) > 0 {
+		t.Errorf("%v may do too much", names)
+	}
+	got["b.example"], got["a.example"] = signer.Rights{Sign: true, Forget: true}, signer.Rights{Sign: true, Create: true, Forget: true}
+	if names := overpowered(got); !slices.Equal(names, []string{"a.example", "b.example"}) {
+		t.Errorf("%v may do too much, want the two that sign and forget", names)
 	}
 	for _, tt := range []struct {
 		config map[string][]string
