@@ -1,13 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -58,19 +56,16 @@ func softHSM() string {
 	return ""
 }
 
-// cardLibrary is the library of testdata/token/card.c.
-var cardLibrary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "card")
-	if err != nil {
-		return "", err
-	}
+// cardLibrary compiles testdata/token/card.c into dir.
+func cardLibrary(ts *testscript.TestScript, dir string) string {
 	path := filepath.Join(dir, "card.so")
-	out, err := exec.Command("cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", path, filepath.Join("testdata", "token", "card.c"), "-ldl").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("compile the card: %w: %s", err, out)
+	source, err := filepath.Abs(filepath.Join("testdata", "token", "card.c"))
+	ts.Check(err)
+	if out, err := exec.Command("cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", path, source, "-ldl").CombinedOutput(); err != nil {
+		ts.Fatalf("compile the card: %v: %s", err, out)
 	}
-	return path, nil
-})
+	return path
+}
 
 // card makes tokens, "card new LABEL…", all with the PIN 1234 and the SO PIN
 // 12345678; lets them be as a file of that name says, "card gone"; or ends
@@ -80,14 +75,12 @@ func card(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs("card")
 	switch args[0] {
 	case "new", "blank":
-		module, err := cardLibrary()
-		ts.Check(err)
 		tokens := filepath.Join(dir, "tokens")
 		if _, err := os.Stat(tokens); err != nil {
 			ts.Check(os.MkdirAll(tokens, 0o700))
 			ts.Check(os.WriteFile(filepath.Join(dir, "softhsm2.conf"), []byte("directories.tokendir = "+tokens+"\nlog.level = ERROR\n"), 0o600))
 			for name, value := range map[string]string{
-				"SOFTHSM2_CONF": filepath.Join(dir, "softhsm2.conf"), "CARD_DIR": dir, "CARD_MODULE": softHSM(), "MODULE": module, "CARD": dir,
+				"SOFTHSM2_CONF": filepath.Join(dir, "softhsm2.conf"), "CARD_DIR": dir, "CARD_MODULE": softHSM(), "MODULE": cardLibrary(ts, dir), "CARD": dir,
 			} {
 				ts.Setenv(name, value)
 			}
