@@ -120,9 +120,6 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 	if err != nil {
 		return err
 	}
-	for _, name := range overpowered(identities) {
-		log.Warn("an identity may sign and forget: whoever takes that server over can end repositories for good; give forget to an operator", "identity", name)
-	}
 	t, files, err := signerTLS(c, log)
 	if err != nil {
 		return err
@@ -169,6 +166,9 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	log.Info("signer started", "listen", l.Addr().String(), "memory_locked", locked, "version", version())
+	for _, name := range overpowered(identities) {
+		log.Warn("an identity may sign and forget: whoever takes that server over can end repositories for good; give forget to an operator", "identity", name)
+	}
 	late, release := draining(ctx, time.Duration(c.DrainDelay), log, s.Drain)
 	defer release()
 	background, stop := context.WithCancel(late)
