@@ -50,38 +50,38 @@ func (r *rootRun) run(ctx context.Context) error {
 			r.intent.New = ""
 		}
 	}
-	todo, done, failed, err := r.survey(ctx)
+	due, done, failed, err := r.survey(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.announce(ctx, todo, done); err != nil || r.dry {
+	if err := r.announce(ctx, due, done); err != nil || r.dry {
 		return err
 	}
-	if len(todo) == 0 && len(failed) == 0 {
+	if len(due) == 0 && len(failed) == 0 {
 		fmt.Fprintln(r.out, "There is nothing to do: no repository that this machine knows needs it")
 		return r.end(dir)
 	}
-	if r.ask != nil && len(todo) > 0 {
-		if ok, err := r.sure(ctx, r.ask(len(todo)), r.yes); err != nil || !ok {
+	if r.ask != nil && len(due) > 0 {
+		if ok, err := r.sure(ctx, r.ask(len(due)), r.yes); err != nil || !ok {
 			return err
 		}
 	}
-	if r.adds && r.intent.New == "" && len(todo) > 0 {
+	if r.adds && r.intent.New == "" && len(due) > 0 {
 		if err := r.makeKey(ctx, dir); err != nil {
 			return err
 		}
 	}
-	for n, repo := range todo {
+	for n, repo := range due {
 		err := r.edit(ctx, repo)
 		switch {
 		case err == nil:
-			fmt.Fprintf(r.out, "[%d/%d] %s: %s\n", n+1, len(todo), repo.GUN(), r.did())
+			fmt.Fprintf(r.out, "[%d/%d] %s: %s\n", n+1, len(due), repo.GUN(), r.did())
 			continue
 		case ctx.Err() != nil, errors.Is(err, context.Canceled), errors.Is(err, terminal.ErrInterrupted):
 			return err
 		}
 		r.complain(err)
-		fmt.Fprintf(r.out, "[%d/%d] %s: failed\n", n+1, len(todo), repo.GUN())
+		fmt.Fprintf(r.out, "[%d/%d] %s: failed\n", n+1, len(due), repo.GUN())
 		failed = append(failed, string(repo.GUN()))
 	}
 	if len(failed) > 0 {
@@ -110,7 +110,7 @@ func (r *rootRun) did() string {
 
 // survey finds the repositories that are to be changed. Those that cannot be
 // looked at have failed already.
-func (r *rootRun) survey(ctx context.Context) (todo []*repository, done, failed []string, err error) {
+func (r *rootRun) survey(ctx context.Context) (due []*repository, done, failed []string, err error) {
 	refs := r.refs
 	if len(refs) == 0 {
 		if refs, err = r.owned(ctx); err != nil {
@@ -146,14 +146,14 @@ func (r *rootRun) survey(ctx context.Context) (todo []*repository, done, failed 
 		has, added := holdsKey(role.Keys, r.of), !r.adds || r.intent.New != "" && holdsKey(role.Keys, r.intent.New)
 		switch {
 		case has && !(added && !r.removes):
-			todo = append(todo, repo)
+			due = append(due, repo)
 		case added && r.adds:
 			done = append(done, string(repo.GUN()))
 		case len(r.refs) > 0:
 			return nil, nil, nil, cannot(fmt.Sprintf("%s is no root key of %s", r.of.Short(), repo.GUN()), "see which it has: iechor trust status "+string(repo.GUN()))
 		}
 	}
-	return todo, done, failed, nil
+	return due, done, failed, nil
 }
 
 // owned returns the repositories of which this machine has trust data or a
@@ -177,7 +177,7 @@ func (r *rootRun) owned(ctx context.Context) ([]registry.Ref, error) {
 	return refs, nil
 }
 
-func (r *rootRun) announce(ctx context.Context, todo []*repository, done []string) error {
+func (r *rootRun) announce(ctx context.Context, due []*repository, done []string) error {
 	what := "add a second root key, of which one may be lost"
 	switch {
 	case r.adds && r.removes:
@@ -202,7 +202,7 @@ func (r *rootRun) announce(ctx context.Context, todo []*repository, done []strin
 		}
 		p.add("comes", "a new %s key, kept in %s", r.algorithm, place)
 	}
-	for _, repo := range todo {
+	for _, repo := range due {
 		set, err := r.current(ctx, repo)
 		if err != nil {
 			return repo.about(err)
