@@ -40,16 +40,22 @@ func (r *rootRun) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.intent = intent
-	if r.given != "" {
-		r.intent.New = r.given
-	} else if intent.New != "" {
-		if has, err := r.keys.Has(ctx, intent.New); err != nil {
+	if intent.New != "" {
+		has, err := r.keys.Has(ctx, intent.New)
+		if err != nil {
 			return err
-		} else if !has {
-			r.intent.New = ""
+		}
+		if has && r.given != "" && r.given != intent.New {
+			return cannot(fmt.Sprintf("this was begun with the root key %s, which some repositories may have by now", intent.New.Short()), "finish that first: "+r.again)
+		}
+		if !has {
+			intent.New = ""
 		}
 	}
+	if r.given != "" {
+		intent.New = r.given
+	}
+	r.intent = intent
 	due, done, failed, err := r.survey(ctx)
 	if err != nil {
 		return err
