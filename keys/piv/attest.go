@@ -3,10 +3,12 @@ package piv
 import (
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/iechor/trust/tuf"
@@ -77,6 +79,11 @@ func Verify(chain []byte, roots *x509.CertPool) (Attestation, error) {
 	if len(certs) < 2 {
 		return refuse("it has to be the certificate of the key, then that of the token")
 	}
+	// A key that a token made can sign whatever its owner likes, a certificate
+	// that looks like an attestation included.
+	if slices.ContainsFunc(certs[1:], isAttestation) {
+		return refuse("it was signed by another key on the token, and not by the token")
+	}
 	key, device := certs[0], certs[1]
 	// YubiKeys 4 leave out that the token's certificate signs others.
 	if !device.BasicConstraintsValid {
@@ -111,6 +118,21 @@ var yubico = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 41482, 3}
 // attested begins the subject of a key's certificate; the slot follows.
 const attested = "YubiKey PIV Attestation "
 
+// The last parts of Yubico's extensions.
+const (
+	extFirmware = 3
+	extSerial   = 7
+	extPolicy   = 8
+)
+
+// isAttestation reports whether cert is for a key in a slot: only those have a
+// policy.
+func isAttestation(cert *x509.Certificate) bool {
+	return slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool {
+		return e.Id.Equal(append(slices.Clone(yubico), extPolicy))
+	})
+}
+
 // readAttestation reads what the certificate of a key says, without asking who
 // signed it.
 func readAttestation(cert *x509.Certificate) (Attestation, error) {
@@ -122,16 +144,16 @@ func readAttestation(cert *x509.Certificate) (Attestation, error) {
 		}
 		ok := true
 		switch v := e.Value; e.Id[len(yubico)] {
-		case 3:
+		case extFirmware:
 			if ok = len(v) == 3; ok {
 				a.Firmware = Version{int(v[0]), int(v[1]), int(v[2])}
 			}
-		case 7:
+		case extSerial:
 			var n int64
 			rest, err := asn1.Unmarshal(v, &n)
 			ok = err == nil && len(rest) == 0 && n >= 0 && n <= 1<<32-1
 			a.Serial = uint32(n)
-		case 8:
+		case extPolicy:
 			if ok = len(v) == 2; ok {
 				a.Policy = Policy{
 					map[byte]PINPolicy{1: PINNever, 2: PINOnce, 3: PINAlways}[v[0]],

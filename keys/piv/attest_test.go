@@ -124,6 +124,30 @@ func TestAttackAttestation(t *testing.T) {
 	}
 }
 
+// TestAttackAttestationByAttestedKey is attacks.md G8: a key that was made on a
+// genuine token signs a certificate that says the same of another one.
+func TestAttackAttestationByAttestedKey(t *testing.T) {
+	t.Parallel()
+	ca := x509.Certificate{Subject: pkix.Name{CommonName: "Root"}, BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
+	leaf := x509.Certificate{Subject: pkix.Name{CommonName: attested + "9c"}, ExtraExtensions: extensions(t)}
+	device := ca
+	device.Subject.CommonName = "Yubico PIV Attestation"
+	var self *authority
+	root := self.issue(t, ca)
+	token := root.issue(t, device)
+	key := token.issue(t, leaf)
+	forged := key.issue(t, leaf)
+	roots := x509.NewCertPool()
+	roots.AddCert(root.cert)
+	if _, err := Verify(slices.Concat(key.pem(), token.pem()), roots); err != nil {
+		t.Fatal(err)
+	}
+	for name, pool := range map[string]*x509.CertPool{"an authority": roots, "no authority": nil} {
+		_, err := Verify(slices.Concat(forged.pem(), key.pem(), token.pem()), pool)
+		wantErr(t, name, err, ErrAttestation)
+	}
+}
+
 func FuzzVerify(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
 	f.Fuzz(func(t *testing.T, chain []byte) {
