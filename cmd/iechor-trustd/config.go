@@ -50,20 +50,31 @@ then ends with status 1.`,
 	return c
 }
 
-func (a *app) checkConfig(ctx context.Context, file string) error {
+// isSignerConfig says whether a configuration file is a signer's: only that has
+// a key-encryption-key.
+func isSignerConfig(file string) (bool, error) {
 	raw, err := readBounded(file)
 	if err != nil {
-		return fmt.Errorf("read the configuration: %w", err)
+		return false, fmt.Errorf("read the configuration: %w", err)
 	}
 	doc, err := onlyDocument(raw)
 	if err != nil {
-		return fmt.Errorf("configuration %s: %w", file, err)
+		return false, fmt.Errorf("configuration %s: %w", file, err)
 	}
-	ofSigner := false
 	if doc != nil {
 		for i := 0; i+1 < len(doc.Content); i += 2 {
-			ofSigner = ofSigner || doc.Content[i].Value == "key-encryption-key"
+			if doc.Content[i].Value == "key-encryption-key" {
+				return true, nil
+			}
 		}
+	}
+	return false, nil
+}
+
+func (a *app) checkConfig(ctx context.Context, file string) error {
+	ofSigner, err := isSignerConfig(file)
+	if err != nil {
+		return err
 	}
 	none := pflag.NewFlagSet("", pflag.ContinueOnError)
 	var wrong []error

@@ -86,7 +86,7 @@ Trust server and signer of iEchor content trust: signed image tags beside a regi
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, c := range []*cobra.Command{
 		newServerCmd(a), newSignerCmd(a), newSandboxCmd(a), newCheckCmd(a), newMigrateCmd(a), newFloorCmd(a), newAuditCmd(a), newAdminCmd(a),
-		newImportCmd(a), newAccessCmd(a), newConfigCmd(a), newVersionCmd(a),
+		newImportCmd(a), newAccessCmd(a), newConfigCmd(a), newHealthCmd(a), newVersionCmd(a),
 	} {
 		if c.Args == nil {
 			c.Args = noArguments

@@ -130,6 +130,39 @@ func TestDrainDelay(t *testing.T) {
 	}
 }
 
+// What a container's health check runs.
+func TestHealthCommand(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.configureSigner(t, "metrics-listen: 127.0.0.1:0\n")
+	signer, server := s.startSigner(t), start(t, "server", "--config", s.file("server.yaml"), "--metrics-listen", "127.0.0.1:0")
+	ask := func(status int, want string, args ...string) {
+		t.Helper()
+		got, out, errs := runProcess(t, nil, append([]string{"health"}, args...)...)
+		if got != status || !strings.Contains(out+errs, want) {
+			t.Errorf("health %v = %d %s%s, want %d and %q", args, got, out, errs, status, want)
+		}
+	}
+	at := strings.TrimPrefix(monitorAt(server), "http://")
+	ask(exitFailed, "metrics-listen is not set", "--config", s.file("server.yaml"))
+	ask(exitFailed, "read the configuration", "--config", s.file("none"))
+	ask(0, "well", "--config", s.file("server.yaml"), "--metrics-listen", at)
+	ask(0, "well", "--ready", "--metrics-listen", at)
+	ask(0, "well", "--ready", "--config", s.file("signer.yaml"), "--metrics-listen", strings.Replace(monitorAt(signer), "http://127.0.0.1", "", 1))
+	server.kill()
+	ask(exitFailed, "nobody answers", "--metrics-listen", at)
+	signer.kill()
+	// Where the file alone says it.
+	if got, err := monitorOf(s.file("signer.yaml"), func(c any) error { return readConfig(s.file("signer.yaml"), c) }); err != nil || got != "127.0.0.1:0" {
+		t.Errorf("monitorOf = %s, %v", got, err)
+	}
+	// Alive, but of no use: its signer is gone.
+	lonely := start(t, "server", "--config", s.file("server.yaml"), "--metrics-listen", "127.0.0.1:0")
+	at = strings.TrimPrefix(monitorAt(lonely), "http://")
+	ask(0, "well", "--metrics-listen", at)
+	ask(exitFailed, "Trust operational", "--metrics-listen", at, "--ready")
+}
+
 func TestDraining(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
