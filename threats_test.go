@@ -80,24 +80,8 @@ func TestThreats(t *testing.T) {
 		if isOpen && strings.TrimSpace(open) == "" {
 			complain("is open, and does not say why")
 		}
-		for _, s := range spans {
-			pkg := s[1]
-			for name := range strings.FieldsSeq(s[2]) {
-				if strings.HasPrefix(name, "testdata/") {
-					if _, err := os.Stat(filepath.Join(filepath.FromSlash(pkg), filepath.FromSlash(name))); err != nil {
-						complain("%v", err)
-					}
-					continue
-				}
-				test, sub, _ := strings.Cut(name, "/")
-				if !tests[pkg+": "+test] {
-					complain("there is no test %s in %s", test, pkg)
-				}
-				if sub != "" && !words[pkg][sub] {
-					complain("%s in %s has no part called %s", test, pkg, sub)
-				}
-				named[pkg+": "+test] = true
-			}
+		for _, name := range inTree(last, tests, words, complain) {
+			named[name] = true
 		}
 	}
 	if len(missing) > 0 {
@@ -108,6 +92,31 @@ func TestThreats(t *testing.T) {
 			t.Errorf("doc/threats.md does not name %s", name)
 		}
 	}
+}
+
+// inTree returns the tests that a text names, and complains about those that
+// are not there.
+func inTree(text string, tests map[string]bool, words map[string]map[string]bool, complain func(string, ...any)) (named []string) {
+	for _, s := range testSpan.FindAllStringSubmatch(text, -1) {
+		pkg := s[1]
+		for name := range strings.FieldsSeq(s[2]) {
+			if strings.HasPrefix(name, "testdata/") {
+				if _, err := os.Stat(filepath.Join(filepath.FromSlash(pkg), filepath.FromSlash(name))); err != nil {
+					complain("%v", err)
+				}
+				continue
+			}
+			test, sub, _ := strings.Cut(name, "/")
+			if !tests[pkg+": "+test] {
+				complain("there is no test %s in %s", test, pkg)
+			}
+			if sub != "" && !words[pkg][sub] {
+				complain("%s in %s has no part called %s", test, pkg, sub)
+			}
+			named = append(named, pkg+": "+test)
+		}
+	}
+	return named
 }
 
 // readTests returns the tests of all packages, as "package: Name", and for
