@@ -152,6 +152,8 @@ type job struct {
 	plan   Plan
 	ring   tuf.Ring        // nil: the Config's
 	legacy []tuf.PublicKey // further root keys to sign with
+
+	proposal []tuf.Proposed // what others signed, in the place of a plan
 }
 
 // A base is the state that a publication builds on.
@@ -181,6 +183,9 @@ func (r *Repository) base(ctx context.Context) (base, error) {
 
 // sign makes the files of j on top of b: none if nothing changes.
 func (r *Repository) sign(ctx context.Context, b base, j job, o tuf.SignOptions) ([]tuf.File, []string, error) {
+	if j.proposal != nil {
+		return r.adopt(ctx, b, j.proposal, o)
+	}
 	changes, err := j.plan(b.set)
 	if err != nil {
 		return nil, nil, err

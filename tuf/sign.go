@@ -83,26 +83,36 @@ type signing struct {
 	ring Ring
 	o    SignOptions
 	out  []File
+	// partial says that files need not have all of their signatures yet.
+	partial bool
 }
 
 // file signs a changed root, targets or delegation file.
 func (s *signing) file(f *draftFile) error {
-	role, ok := s.d.Role(f.role)
-	if !ok {
-		return fmt.Errorf("%s: %w", f.role, ErrNoDelegation)
-	}
-	roles := []Role{role}
-	if f.role == RoleRoot && s.d.base != nil {
-		// TUF 5.3.4: the root that is trusted now must vouch for the new one.
-		old := s.d.base.root.roles[RoleRoot]
-		old.Keys, _ = s.d.o.Dialect.rootKeys(old, s.d.gun, nil)
-		roles = append(roles, old)
+	roles, err := s.d.mustSign(f.role)
+	if err != nil {
+		return err
 	}
 	var extra []PublicKey
 	if f.role == RoleRoot {
 		extra = s.o.Legacy
 	}
 	return s.sign(f, roles, extra)
+}
+
+// mustSign returns the roles whose thresholds a file of name has to meet.
+func (d *Draft) mustSign(name RoleName) ([]Role, error) {
+	role, ok := d.Role(name)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", name, ErrNoDelegation)
+	}
+	if name != RoleRoot || d.base == nil {
+		return []Role{role}, nil
+	}
+	// TUF 5.3.4: the root that is trusted now must vouch for the new one.
+	old := d.base.root.roles[RoleRoot]
+	old.Keys, _ = d.o.Dialect.rootKeys(old, d.gun, nil)
+	return []Role{role, old}, nil
 }
 
 // sign stamps a payload, has it signed for every one of roles, and keeps the
@@ -116,10 +126,27 @@ func (s *signing) sign(f *draftFile, roles []Role, extra []PublicKey) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.role, err) // never sign what nobody could read
 	}
-	var sigs []Signature
+	sigs, _, err := s.collect(f.role, message, nil, roles, extra)
+	if err != nil {
+		return err
+	}
+	g := &draftFile{role: f.role, payload: payload, content: content, version: version, raw: envelope(payload, sigs)}
+	s.d.files[f.role] = g
+	s.out = append(s.out, File{Role: f.role, Version: version, Raw: g.raw})
+	return nil
+}
+
+// collect has message signed by the keys of every one of roles that are at hand
+// and have not signed yet, then by extra. have are signatures that verify. What
+// a role lacks after that is an error, unless the signing is partial.
+func (s *signing) collect(name RoleName, message []byte, have []Signature, roles []Role, extra []PublicKey) ([]Signature, []MissingKeys, error) {
+	sigs := slices.Clone(have)
 	done := make(map[KeyID]bool)
+	for _, sig := range have {
+		done[sig.KeyID] = true
+	}
 	use := func(k PublicKey) error {
-		signer, err := s.ring.Signer(s.ctx, s.d.gun, f.role, k)
+		signer, err := s.ring.Signer(s.ctx, s.d.gun, name, k)
 		if err != nil {
 			return err
 		}
@@ -133,10 +160,11 @@ func (s *signing) sign(f *draftFile, roles []Role, extra []PublicKey) error {
 		sigs = append(sigs, sig)
 		return nil
 	}
+	var lacks []MissingKeys
 	for _, role := range roles {
 		material := make(map[CanonicalID]bool)
 		var trouble error
-		missing := &MissingKeys{Role: f.role, Need: role.Threshold}
+		missing := MissingKeys{Role: name, Need: role.Threshold}
 		for _, k := range role.Keys {
 			id := k.CanonicalID()
 			if !slices.Contains(missing.Keys, id) {
@@ -147,7 +175,7 @@ func (s *signing) sign(f *draftFile, roles []Role, extra []PublicKey) error {
 				case errors.Is(err, ErrNoKey):
 					continue
 				case errors.Is(err, context.Canceled):
-					return err
+					return nil, nil, err
 				case err != nil:
 					// A key that is there and cannot be used. Those that can
 					// may be enough.
@@ -161,26 +189,25 @@ func (s *signing) sign(f *draftFile, roles []Role, extra []PublicKey) error {
 		missing.Have = len(material)
 		switch {
 		case missing.Have >= missing.Need && trouble != nil:
-			s.d.warn("%s is signed without one of its keys: %v", f.role, trouble)
+			s.d.warn("%s is signed without one of its keys: %v", name, trouble)
 		case missing.Have >= missing.Need:
 		case trouble != nil:
-			return fmt.Errorf("sign %s: %w", f.role, trouble)
+			return nil, nil, fmt.Errorf("sign %s: %w", name, trouble)
+		case s.partial:
+			lacks = append(lacks, missing)
 		default:
-			return missing
+			return nil, nil, &missing
 		}
 	}
 	for _, k := range extra {
 		if !done[k.ID()] {
 			if err := use(k); err != nil && !errors.Is(err, ErrNoKey) {
-				return fmt.Errorf("sign %s: %w", f.role, err)
+				return nil, nil, fmt.Errorf("sign %s: %w", name, err)
 			}
 			done[k.ID()] = true
 		}
 	}
-	g := &draftFile{role: f.role, payload: payload, content: content, version: version, raw: envelope(payload, sigs)}
-	s.d.files[f.role] = g
-	s.out = append(s.out, File{Role: f.role, Version: version, Raw: g.raw})
-	return nil
+	return sigs, lacks, nil
 }
 
 // snapshot makes a new snapshot when something it lists is new, and reports

@@ -277,6 +277,10 @@ func explainKeys(err error, c subject) (answer, bool) {
 		if missing.Need > 1 {
 			reason = fmt.Sprintf("could not find necessary signing keys, at least %d of these keys must be available: %s", missing.Need, strings.Join(ids, ", "))
 		}
+		if missing.Need > 1 && missing.Role.HoldsTargets() {
+			return c.could(reason, "if others have them, let them sign, too: give --propose FILE to \"iechor trust sign\" or \"iechor trust publish\", and have them run: iechor trust cosign FILE",
+				"a key that should be here: restore its file from a backup; if it is lost: iechor trust recover "+c.gun), true
+		}
 		return c.could(reason, "restore the key file from a backup to trust/private in the configuration directory; if the key is lost: iechor trust recover "+c.gun), true
 	case errors.As(err, &shared):
 		return c.could("private key file "+shared.Path+" can be read or written by others", "find out who could have copied it; to go on, chmod 600 "+shared.Path), true

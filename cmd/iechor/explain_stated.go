@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/iechor/trust/trust"
+	"github.com/iechor/trust/tuf"
 )
 
 // The part of explain that is about signers and signatures.
@@ -31,6 +34,12 @@ func explainStated(err error, c subject) (answer, bool) {
 		}
 		return plainly(exitCannot, fmt.Sprintf("role %s signs %s too, and at least %d of its keys must be available: %s", keeps.role, what, keeps.missing.Need, strings.Join(ids, ", ")),
 			"nothing was changed: revoke it where that key is, or bring the key here")
+	case errors.Is(err, tuf.ErrStale):
+		return c.could("the proposal is void: "+tuf.ErrStale.Error(), "have it made again: iechor trust sign --propose FILE; to see what is published: iechor trust inspect --pretty "+c.gun), true
+	case errors.Is(err, trust.ErrProposal):
+		return plainly(exitUntrusted, err.Error(), "do not sign it; ask whoever gave it to you how it was made")
+	case errors.Is(err, trust.ErrOtherRepository):
+		return plainly(exitCannot, err.Error(), "name the repository that the proposal is for")
 	case errors.Is(err, errNothingSigned):
 		return plainly(exitCannot, errNothingSigned.Error(), "see what is signed: iechor trust inspect --pretty "+c.gun)
 	case errors.Is(err, errNotDeleted):

@@ -18,7 +18,7 @@ func newTrustCmd(a *app) *cobra.Command {
   iechor trust sign registry.example.com/app:1.2`,
 		newTrustInspectCmd(a), newTrustDelegationCmd(a),
 		newTrustStatusCmd(a), newTrustPublishCmd(a), newTrustResetCmd(a), newTrustDeleteCmd(a),
-		newTrustSignCmd(a), newTrustRevokeCmd(a),
+		newTrustSignCmd(a), newTrustCosignCmd(a), newTrustRevokeCmd(a),
 		newTrustSignerCmd(a), newTrustKeyCmd(a), newTrustTokenCmd(a), newTrustDoctorCmd(a), newTrustRenewCmd(a), newTrustRecoverCmd(a), newTrustAcceptRootCmd(a),
 		newTrustBackupCmd(a),
 	)

@@ -17,11 +17,12 @@ import (
 )
 
 type signOptions struct {
-	refs   []registry.Ref
-	digest registry.Digest
-	local  bool
-	signer string
-	token  tokenChoice
+	refs    []registry.Ref
+	digest  registry.Digest
+	local   bool
+	signer  string
+	token   tokenChoice
+	propose string // file; empty: publish
 }
 
 func newTrustSignCmd(a *app) *cobra.Command {
@@ -48,7 +49,10 @@ repository are published at once.
 
 A repository without trust data gets its keys and its first signer: you, by the
 name with which you are logged in to its registry, or by that of --signer. In a
-repository with signers --signer signs as that one alone.`,
+repository with signers --signer signs as that one alone.
+
+With --propose nothing is published: where more people must sign than have their
+keys here, the file goes to them. Images are pushed as otherwise.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usage(cmd, cmd.CommandPath()+" takes one or more tags")
@@ -72,6 +76,9 @@ repository with signers --signer signs as that one alone.`,
 					return err
 				}
 			}
+			if o.propose != "" && !oneRepository(o.refs) {
+				return usage(cmd, "a proposal is for one repository", "give the tags of one with --propose")
+			}
 			return a.trustSign(cmd.Context(), o)
 		},
 	}
@@ -79,6 +86,7 @@ repository with signers --signer signs as that one alone.`,
 	cmd.Flags().BoolVar(&o.local, "local", false, "push the local image, and sign it, whatever is signed now")
 	cmd.Flags().StringVar(&o.signer, "signer", "", "`name` of the signer to sign as")
 	addTokenFlags(cmd, &o.token)
+	addProposeFlag(cmd, &o.propose)
 	return cmd
 }
 
@@ -160,6 +168,9 @@ func (d *desk) signRepository(ctx context.Context, o signOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.propose != "" {
+		return s.proposeTags(ctx, o, local)
+	}
 	if set == nil {
 		err = s.start(ctx)
 	}
@@ -190,6 +201,19 @@ func (d *desk) signRepository(ctx context.Context, o signOptions) error {
 	}
 	s.report(done)
 	return nil
+}
+
+// proposeTags is for signatures that others have to add theirs to.
+func (s *signing) proposeTags(ctx context.Context, o signOptions, local []*item) error {
+	if err := newPath(o.propose); err != nil {
+		return err
+	}
+	if len(local) > 0 {
+		if err := s.upload(ctx, pushOptions{ref: o.refs[0]}, local); err != nil {
+			return err
+		}
+	}
+	return s.propose(ctx, s.repo, s.steady(s.plan(ctx)), o.propose)
 }
 
 // as finds out who signs, before anybody is asked for anything.

@@ -14,8 +14,9 @@ import (
 )
 
 type publishOptions struct {
-	image image
-	yes   bool
+	image   image
+	yes     bool
+	propose string // file; empty: publish
 }
 
 func newTrustPublishCmd(a *app) *cobra.Command {
@@ -28,7 +29,11 @@ func newTrustPublishCmd(a *app) *cobra.Command {
 		Long: `Publish signs and uploads everything that is staged for the repository, in its
 order, whoever staged it: this program, notary or docker. If one change is not
 understood nothing is published. A repository that was made here and never
-published is published for the first time.`,
+published is published for the first time.
+
+With --propose nothing is published: where more people must sign than have their
+keys here, the file goes to them. What is staged stays so until it is dropped,
+with "iechor trust reset".`,
 		Args: exactArgs(1, "one repository"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			o.image.typed = printable(args[0])
@@ -39,6 +44,7 @@ published is published for the first time.`,
 		},
 	}
 	addYesFlag(cmd, &o.yes)
+	addProposeFlag(cmd, &o.propose)
 	return cmd
 }
 
@@ -77,6 +83,12 @@ func (a *app) publishStaged(ctx context.Context, o publishOptions) (err error) {
 	}
 	if err := d.agree(ctx, repo, changes, o.yes); err != nil {
 		return unlessAborted(err)
+	}
+	if o.propose != "" {
+		if err := newPath(o.propose); err != nil {
+			return err
+		}
+		return d.propose(ctx, repo, func(*tuf.Set) ([]tuf.Change, error) { return changes, nil }, o.propose)
 	}
 	fmt.Fprintf(d.out, "Pushing changes to %s\n", repo.GUN())
 	done, err := repo.PublishStaged(ctx)
