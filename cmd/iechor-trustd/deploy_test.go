@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -76,6 +77,88 @@ func checkAlerts(t *testing.T, page string) {
 	}
 }
 
+// isCommand fails the test unless args are a command with flags that it has, and
+// returns the configuration file that they name.
+func isCommand(t testing.TB, name string, args []string) string {
+	t.Helper()
+	a := &app{env: func(string) string { return "" }}
+	c, rest, err := a.command().Find(args)
+	if err != nil || !c.HasParent() || c.ParseFlags(rest) != nil || c.Flags().NArg() > 0 {
+		t.Fatalf("%s: %q is not a command: %v", name, args, err)
+	}
+	file, err := c.Flags().GetString("config")
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	return file
+}
+
+// checkConfiguration fails the test unless a server or signer can start with a
+// configuration where it has these files, by their paths, and variables, and
+// unless it uses all of them.
+func checkConfiguration(t *testing.T, name, file string, files map[string]string, variables []string) {
+	t.Helper()
+	if !regexp.MustCompile(`(?m)^metrics-listen: `).MatchString(files[file]) {
+		t.Errorf("%s does not say metrics-listen", file)
+	}
+	dir := t.TempDir()
+	moved, named := map[string]string{}, map[string]bool{}
+	for path := range files {
+		moved[path] = filepath.Join(dir, filepath.Base(path))
+	}
+	for path, text := range files {
+		if named[path] = true; path != file && !regexp.MustCompile(regexp.QuoteMeta(path)+`\b`).MatchString(files[file]) {
+			t.Errorf("%s: %s does not use %s", name, file, path)
+		}
+		if strings.HasSuffix(path, ".yaml") {
+			for from, to := range moved {
+				text = strings.ReplaceAll(text, from, to)
+			}
+		}
+		write(t, moved[path], text)
+	}
+	for _, path := range regexp.MustCompile(`(?:/etc/iechor-trustd|/run/secrets)/[\w.-]+`).FindAllString(files[file], -1) {
+		if !named[path] {
+			t.Errorf("%s: %s names %s, which is not there", name, file, path)
+		}
+	}
+	env := map[string]string{}
+	for _, v := range variables {
+		env[v] = kek("0123456789abcdef") // good for every secret
+		if !strings.Contains(files[file], "env:"+v) {
+			t.Errorf("%s: %s does not use the variable %s", name, file, v)
+		}
+	}
+	if status, out, errs := runApp(t, env, "config", "check", "--config", moved[file]); status != 0 {
+		t.Errorf("%s: config check = %d\n%s%s", name, status, out, errs)
+	}
+}
+
+// makeCertificates makes the certificates of deploy/certificates.sh in dir.
+func makeCertificates(t testing.TB, dir string, names ...string) {
+	t.Helper()
+	if _, err := exec.LookPath("openssl"); err != nil {
+		lacks(t, "openssl", "openssl")
+		t.SkipNow()
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("sh", filepath.Join("..", "..", "deploy", "certificates.sh"), dir)
+	c.Env = append(os.Environ(), names...)
+	output(t, c)
+}
+
+// lacks logs that a peer is not there; it fails the test where the peer is
+// required.
+func lacks(t testing.TB, peer, pkg string) {
+	t.Helper()
+	if required(peer) {
+		t.Fatalf("%s is required and not installed: apt-get install %s", peer, pkg)
+	}
+	t.Logf("%s is not installed: apt-get install %s", peer, pkg)
+}
+
 // The units call commands that exist, with flags that exist.
 func TestUnits(t *testing.T) {
 	t.Parallel()
@@ -83,6 +166,7 @@ func TestUnits(t *testing.T) {
 	if err != nil || len(units) != 2 {
 		t.Fatalf("units %v, %v", units, err)
 	}
+	verifyUnits(t, units)
 	known := []string{"Unit", "Service", "Install"}
 	for _, name := range units {
 		raw, err := os.ReadFile(name)
@@ -104,15 +188,33 @@ func TestUnits(t *testing.T) {
 			case key == "ExecStart" || key == "ExecStartPre":
 				calls++
 				words := strings.Fields(value)
-				a := &app{env: func(string) string { return "" }}
-				c, rest, err := a.command().Find(words[1:])
-				if err != nil || words[0] != "/usr/bin/iechor-trustd" || c.ParseFlags(rest) != nil || c.Flags().NArg() > 0 {
-					t.Errorf("%s: %q is not a command: %v", name, value, err)
+				if words[0] != "/usr/bin/iechor-trustd" {
+					t.Errorf("%s: %s", name, line)
 				}
+				isCommand(t, name, words[1:])
 			}
 		}
 		if calls != 2 {
 			t.Errorf("%s has %d calls", name, calls)
 		}
+	}
+}
+
+// verifyUnits has systemd read them: it says nothing when it knows all settings.
+func verifyUnits(t *testing.T, units []string) {
+	t.Helper()
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		lacks(t, "systemd", "systemd")
+		return
+	}
+	dir := t.TempDir()
+	args := []string{"verify", "--man=no", "--recursive-errors=no"}
+	for _, name := range units {
+		args = append(args, filepath.Join(dir, filepath.Base(name)))
+		// The program is not installed, but this one is.
+		write(t, args[len(args)-1], strings.ReplaceAll(readFile(t, name), "/usr/bin/iechor-trustd", "/bin/true"))
+	}
+	if out, err := exec.Command("systemd-analyze", args...).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze: %v\n%s", err, out)
 	}
 }

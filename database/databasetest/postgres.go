@@ -37,6 +37,8 @@ type postgres struct {
 	user account
 	dir  string
 	port string // "": on the Unix socket only
+
+	super string // who is asked as, on the socket; "": trust, as elsewhere
 }
 
 // PostgreSQL is a [Fresh] of a PostgreSQL server. What was committed is not
@@ -115,7 +117,11 @@ func (s *postgres) query(database, statement string) ([]string, error) {
 	if s.port != "" {
 		at = "host=127.0.0.1 port=" + s.port
 	}
-	c, err := pgx.Connect(ctx, at+" user=trust sslmode=disable dbname="+database)
+	name := "trust"
+	if s.super != "" {
+		at, name = "host="+s.dir+" port="+s.port, s.super
+	}
+	c, err := pgx.Connect(ctx, at+" user="+name+" sslmode=disable dbname="+database)
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +147,40 @@ func (s *postgres) close() {
 		s.end(syscall.SIGQUIT) // at once
 	}
 	_ = os.RemoveAll(s.dir) // a temporary folder
+}
+
+// StartPostgreSQL starts a server that nobody has prepared: its only role is
+// postgres, who comes in from this machine without a password. It reads files of
+// these names and contents, which settings may name as DIR/NAME. It returns its
+// port of 127.0.0.1 and the folder of its socket, and ends with t.
+func StartPostgreSQL(t testing.TB, files map[string]string, settings ...string) (port, socket string) {
+	t.Helper()
+	needPostgres(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	user, err := as("postgres")
+	must(err)
+	dir, err := folder(user, "postgres")
+	must(err)
+	s := &postgres{user: user, dir: dir, port: freePort(t), super: "postgres"}
+	t.Cleanup(s.close)
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		must(os.WriteFile(file, []byte(text), 0o600))
+		must(user.own(file))
+	}
+	initdb, err := postgresTool("initdb")
+	must(err)
+	must(run(user, initdb, "-D", s.data(), "-N", "-A", "trust", "-E", "UTF8", "--no-locale", "-U", s.super))
+	for i := range settings {
+		settings[i] = strings.ReplaceAll(settings[i], "DIR", dir)
+	}
+	must(s.start(settings...))
+	return s.port, dir
 }
 
 // A Pair is a PostgreSQL primary with a standby that has everything which was
