@@ -14,7 +14,7 @@ const module = "github.com/iechor/trust"
 // floors lists every package, lowest floor first. A package may import only
 // packages on floors below its own.
 var floors = [][]string{
-	{"tuf", "certs", "terminal", "database", "metrics", "keys/piv/pivtest"},
+	{"tuf", "certs", "terminal", "database", "metrics", "keys/piv/pivtest", "cmd/cmdtest"},
 	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest", "metrics/metricstest"},
 	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest", "signer/signertest"},
 	{"sandbox", "database/drivers"},

@@ -47,7 +47,7 @@ func program(t testing.TB, env []string, args ...string) *exec.Cmd {
 	if c.Err != nil {
 		t.Fatal(c.Err)
 	}
-	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}, env...)
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "GORACE=" + os.Getenv("GORACE")}, env...)
 	return c
 }
 

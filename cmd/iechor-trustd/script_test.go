@@ -19,12 +19,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/iechor/trust/cmd/cmdtest"
 	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/sandbox"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(databasetest.Main(m), map[string]func(){"iechor-trustd": main})
+	testscript.Main(cmdtest.Main(databasetest.Main(m)), map[string]func(){"iechor-trustd": main})
 }
 
 // peers are the foreign programs that scripts run, and the Debian packages

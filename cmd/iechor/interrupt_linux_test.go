@@ -116,7 +116,7 @@ func lookPath(ts *testscript.TestScript, name string) (string, error) {
 // environment is what a program started by exec would see of it.
 func environment(ts *testscript.TestScript) []string {
 	env := []string{"PATH=" + ts.Getenv("PATH")}
-	for _, name := range []string{"HOME", "STATUS", "LATER", switchVariable, serverVariable, rootPassphraseVariable, repositoryPassphraseVariable} {
+	for _, name := range []string{"HOME", "STATUS", "LATER", "GORACE", switchVariable, serverVariable, rootPassphraseVariable, repositoryPassphraseVariable} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env

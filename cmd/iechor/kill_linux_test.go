@@ -284,7 +284,7 @@ func (w *killWorld) environment() map[string]string {
 		"HOME": w.home, "PATH": os.Getenv("PATH"), "IECHOR_CONFIG": w.file("config"),
 		switchVariable: "1", serverVariable: w.server.Trust,
 		rootPassphraseVariable: firstPassphrase, repositoryPassphraseVariable: firstPassphrase, backupPassphraseVariable: thirdPassphrase,
-		"TMPDIR":      w.home,
+		"TMPDIR": w.home, "GORACE": os.Getenv("GORACE"),
 		"IECHOR_HOST": "unix://" + w.file("no-engine.sock"),
 	}
 }

@@ -13,10 +13,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/zalando/go-keyring"
 	"golang.org/x/term"
+
+	"github.com/iechor/trust/cmd/cmdtest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(cmdtest.Main(m), map[string]func(){
 		"iechor": scriptMain, "iechor-slow": main, "iechor-killed": killedMain, "hold-card": holdCardMain,
 	})
 }

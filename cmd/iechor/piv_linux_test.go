@@ -129,7 +129,7 @@ func scriptCards(ts *testscript.TestScript) *cards { return ts.Value(cardsKey{})
 // hold runs a program that has the card open until the script ends.
 func hold(ts *testscript.TestScript) {
 	cmd := exec.Command("/bin/sh", "-c", "exec hold-card")
-	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), pivtest.SocketVariable + "=" + ts.Getenv(pivtest.SocketVariable)}
+	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "GORACE=" + ts.Getenv("GORACE"), pivtest.SocketVariable + "=" + ts.Getenv(pivtest.SocketVariable)}
 	in, err := cmd.StdinPipe()
 	ts.Check(err)
 	out, err := cmd.StdoutPipe()
