@@ -18,8 +18,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	slow := main // with its real derivation of keys
+	if raceDetector {
+		slow = scriptMain // that takes 30 times as long, and is one goroutine's
+	}
 	testscript.Main(cmdtest.Main(m), map[string]func(){
-		"iechor": scriptMain, "iechor-slow": main, "iechor-killed": killedMain, "hold-card": holdCardMain,
+		"iechor": scriptMain, "iechor-slow": slow, "iechor-killed": killedMain, "hold-card": holdCardMain,
 	})
 }
 
