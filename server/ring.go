@@ -42,6 +42,7 @@ func (r *ring) Signer(ctx context.Context, gun tuf.GUN, role tuf.RoleName, key t
 	}
 	held, err := r.keys.Holds(ctx, gun, role, key.CanonicalID())
 	if err != nil {
+		r.signed.Add(string(role), outcome(err)) // it is not asked to sign then
 		return nil, fmt.Errorf("ask the signer for key %s: %w", key.CanonicalID(), err)
 	}
 	if !held {

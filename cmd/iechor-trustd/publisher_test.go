@@ -24,6 +24,7 @@ type publisher struct {
 	ring tuftest.Ring
 	root tuf.Signer
 	past *tuf.Past
+	life map[tuf.RoleName]time.Duration // of what it signs; nil: as usual
 }
 
 func newPublisher(t testing.TB, s *site, gun tuf.GUN) *publisher {
@@ -115,7 +116,7 @@ func (p *publisher) body(ctx context.Context, d *tuf.Draft, tag string) (body []
 	if err := d.Apply(tuf.AddTarget{Target: tuftest.Target(tag)}); err != nil {
 		return nil, "", err
 	}
-	files, err := d.Sign(ctx, p.ring, tuf.SignOptions{Now: time.Now()})
+	files, err := d.Sign(ctx, p.ring, tuf.SignOptions{Now: time.Now(), Lifetimes: p.life})
 	if err != nil {
 		return nil, "", err
 	}
