@@ -263,3 +263,13 @@ func TestAttackExpensiveBackup(t *testing.T) {
 		t.Errorf("a file without end: %v, want ErrForeign", err)
 	}
 }
+
+// Found by FuzzUnlock: age has notes for people in its errors, and a reason
+// here is one line.
+func TestDamagedHeaderIsOneLine(t *testing.T) {
+	t.Parallel()
+	_, err := read([]byte("age-encryption.org/v1\n-> X25519 TEiF0ypqr+bpvcqXNyCVJpL7OuwPdVwPL7KQEbFDOCc\n---\n"), identity(t))
+	if !errors.Is(err, backup.ErrDamaged) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("read = %q, want ErrDamaged in one line", err)
+	}
+}

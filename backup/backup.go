@@ -208,7 +208,7 @@ func Read(r io.Reader) (*File, error) {
 	raw, err := io.ReadAll(from)
 	switch {
 	case errors.As(err, new(*armor.Error)):
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, damaged("%s", firstLine(err))
 	case err != nil:
 		return nil, err
 	case len(raw) > maxFile:
@@ -239,9 +239,15 @@ func (f *File) Unlock(by ...Identity) (*Backup, error) {
 		return nil, ErrLocked
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, damaged("%s", firstLine(err))
 	}
 	return unpack(content)
+}
+
+// firstLine is what age says, without its notes about other versions of itself.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }
 
 // unpack reads the archive. Nothing of it is used before its last byte has been

@@ -39,7 +39,7 @@ const (
 	otherPass = "another passphrase"
 )
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -48,7 +48,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-func publicOf(t *testing.T, key crypto.Signer) *tuf.PublicKey {
+func publicOf(t testing.TB, key crypto.Signer) *tuf.PublicKey {
 	t.Helper()
 	public, err := tuf.NewPublicKey(key.Public())
 	if err != nil {
@@ -58,7 +58,7 @@ func publicOf(t *testing.T, key crypto.Signer) *tuf.PublicKey {
 }
 
 // sealed returns a key as a block that knows its id.
-func sealed(t *testing.T, key crypto.Signer, role string, gun tuf.GUN) *keys.Block {
+func sealed(t testing.TB, key crypto.Signer, role string, gun tuf.GUN) *keys.Block {
 	t.Helper()
 	info := keys.Info{ID: publicOf(t, key).CanonicalID(), Role: role, GUN: gun}
 	raw, err := keys.Seal(key, info, []byte(keyPass), keystest.Iterations)
@@ -74,7 +74,7 @@ func sealed(t *testing.T, key crypto.Signer, role string, gun tuf.GUN) *keys.Blo
 }
 
 // example has one thing of each kind.
-func example(t *testing.T) *backup.Backup {
+func example(t testing.TB) *backup.Backup {
 	t.Helper()
 	b := backup.New(time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC))
 	root, token := newKey(t), newKey(t)
@@ -86,7 +86,7 @@ func example(t *testing.T) *backup.Backup {
 	return b
 }
 
-func write(t *testing.T, b *backup.Backup, to ...backup.Recipient) []byte {
+func write(t testing.TB, b *backup.Backup, to ...backup.Recipient) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	if err := backup.Write(&out, b, to...); err != nil {
@@ -95,7 +95,7 @@ func write(t *testing.T, b *backup.Backup, to ...backup.Recipient) []byte {
 	return out.Bytes()
 }
 
-func forPassphrase(t *testing.T, passphrase string) backup.Recipient {
+func forPassphrase(t testing.TB, passphrase string) backup.Recipient {
 	t.Helper()
 	r, err := backup.ForPassphrase([]byte(passphrase), cheap)
 	if err != nil {
@@ -104,7 +104,7 @@ func forPassphrase(t *testing.T, passphrase string) backup.Recipient {
 	return r
 }
 
-func byPassphrase(t *testing.T, passphrase string) backup.Identity {
+func byPassphrase(t testing.TB, passphrase string) backup.Identity {
 	t.Helper()
 	i, err := backup.ByPassphrase([]byte(passphrase))
 	if err != nil {
@@ -122,7 +122,7 @@ func read(raw []byte, by ...backup.Identity) (*backup.Backup, error) {
 }
 
 // same compares two backups, files included.
-func same(t *testing.T, got, want *backup.Backup) {
+func same(t testing.TB, got, want *backup.Backup) {
 	t.Helper()
 	if diff := cmp.Diff(want.Manifest, got.Manifest); diff != "" {
 		t.Errorf("the manifest (-want +got):\n%s", diff)
@@ -177,7 +177,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-func identity(t *testing.T) *age.X25519Identity {
+func identity(t testing.TB) *age.X25519Identity {
 	t.Helper()
 	i, err := age.GenerateX25519Identity()
 	if err != nil {
@@ -187,7 +187,7 @@ func identity(t *testing.T) *age.X25519Identity {
 }
 
 // letters is raw in the form that can be sent by mail.
-func letters(t *testing.T, raw []byte) []byte {
+func letters(t testing.TB, raw []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := armor.NewWriter(&out)

@@ -21,14 +21,10 @@ type PackedFile struct {
 func EncodeManifest(m Manifest) ([]byte, error) { return m.encode() }
 
 // Archive is what is encrypted.
-func (b *Backup) Archive(t *testing.T) []PackedFile {
+func (b *Backup) Archive(t testing.TB) []PackedFile {
 	t.Helper()
-	raw, err := b.pack()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var files []PackedFile
-	for r := tar.NewReader(bytes.NewReader(raw)); ; {
+	for r := tar.NewReader(bytes.NewReader(Pack(t, b))); ; {
 		h, err := r.Next()
 		if err == io.EOF {
 			return files
@@ -63,3 +59,16 @@ func (s *Share) Forge(info keys.Info, shares int, file string) string {
 	f.value[31] ^= 1
 	return f.text(info, shares, []byte(file[strings.Index(file, "-----BEGIN"):]))
 }
+
+// Pack is what Write encrypts.
+func Pack(t testing.TB, b *Backup) []byte {
+	t.Helper()
+	raw, err := b.pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// Unpack reads it.
+func Unpack(r io.Reader) (*Backup, error) { return unpack(r) }

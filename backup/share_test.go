@@ -19,7 +19,7 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
-func split(t *testing.T, key crypto.Signer, shares, threshold int) []string {
+func split(t testing.TB, key crypto.Signer, shares, threshold int) []string {
 	t.Helper()
 	texts, err := backup.Split(key, keys.Info{ID: publicOf(t, key).CanonicalID(), Role: "root"}, shares, threshold, keystest.Iterations)
 	if err != nil {
@@ -28,7 +28,7 @@ func split(t *testing.T, key crypto.Signer, shares, threshold int) []string {
 	return texts
 }
 
-func parse(t *testing.T, texts ...string) []*backup.Share {
+func parse(t testing.TB, texts ...string) []*backup.Share {
 	t.Helper()
 	var shares []*backup.Share
 	for _, text := range texts {
@@ -41,7 +41,7 @@ func parse(t *testing.T, texts ...string) []*backup.Share {
 	return shares
 }
 
-func combine(t *testing.T, texts ...string) (tuf.CanonicalID, error) {
+func combine(t testing.TB, texts ...string) (tuf.CanonicalID, error) {
 	t.Helper()
 	key, _, err := backup.Combine(parse(t, texts...))
 	if err != nil {

@@ -5,6 +5,9 @@ import "crypto"
 // SetFault makes writing fail: see replaceFile.
 func (d *Dir) SetFault(fault func(step string) error) { d.testOnlyFault = fault }
 
+// MaxCost is the most that a passphrase may cost to try.
+const MaxCost = max(maxIterations, maxScryptWork)
+
 // Cost is what one passphrase costs to try.
 func (b *Block) Cost() int {
 	if b.sealed == nil {

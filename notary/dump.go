@@ -221,8 +221,11 @@ func known(name string) *table {
 // create notes the order of the columns of one of our tables.
 func (p *parser) create() error {
 	t, err := p.l.next()
-	if err != nil || !t.keyword("table") {
-		return errors.Join(err, p.restUnless(t))
+	if err != nil {
+		return err
+	}
+	if !t.keyword("table") {
+		return p.restUnless(t)
 	}
 	name, err := p.tableName()
 	if err != nil {

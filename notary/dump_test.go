@@ -323,6 +323,16 @@ func TestBadDumps(t *testing.T) {
 	}
 }
 
+// Found by FuzzParse: a dump that ends in the middle of a CREATE is told so,
+// once.
+func TestDumpCutOff(t *testing.T) {
+	t.Parallel()
+	_, err := notary.Load(t.Context(), strings.NewReader("CREATE \"x"), emptyDB(t))
+	if !errors.Is(err, notary.ErrDump) || strings.Count(err.Error(), "cut off") != 1 {
+		t.Errorf("Load = %q, want ErrDump with one reason", err)
+	}
+}
+
 func TestNotTheDatabase(t *testing.T) {
 	t.Parallel()
 	d := notary.New(emptyDB(t))

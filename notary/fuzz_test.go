@@ -1,9 +1,19 @@
 package notary
 
 import (
+	"database/sql"
+	"encoding/base64"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
+
+	_ "modernc.org/sqlite"
+
+	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/tuf"
 )
 
 // Whatever a dump has in it, reading it ends, hands rows of the right form on,
@@ -38,6 +48,50 @@ func FuzzParse(f *testing.F) {
 		})
 		if err := p.run(); err != nil && !errors.Is(err, ErrDump) {
 			t.Errorf("run = %v, want ErrDump", err)
+		} else if err != nil && strings.ContainsFunc(err.Error(), unicode.IsControl) {
+			t.Errorf("run = %q", err)
+		}
+	})
+}
+
+// FuzzOpenKey: a wrapped key costs a bounded time, opens to the key that the
+// table says it is, or is refused with one of two errors.
+func FuzzOpenKey(f *testing.F) {
+	raw, err := os.Open(filepath.Join("testdata", "signer-db.sql"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer raw.Close()
+	db, err := sql.Open("sqlite", database.SQLiteDSN(filepath.Join(f.TempDir(), "dump.db")))
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer db.Close()
+	at := database.New(db, database.SQLite)
+	if _, err := Load(f.Context(), raw, at); err != nil {
+		f.Fatal(err)
+	}
+	all, err := New(at).Keys(f.Context())
+	if err != nil || len(all) == 0 {
+		f.Fatalf("Keys = %d keys, %v", len(all), err)
+	}
+	for _, k := range all {
+		f.Add(k.wrapped, string(k.Public.Type), k.Public.Bytes)
+	}
+	head := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"PBES2-HS256+A128KW","enc":"A256GCM","p2c":1000000000,"p2s":"AAAAAAAAAAA"}`))
+	f.Add(head+".AAAA.AAAA.AAAA.AAAA", "ecdsa", []byte{})
+	f.Fuzz(func(t *testing.T, wrapped, kind string, public []byte) {
+		k := Key{wrapped: wrapped, Public: tuf.PublicKey{Type: tuf.KeyType(kind), Bytes: public}}
+		k.ID = k.Public.CanonicalID()
+		key, err := k.Open([]byte("signer-passphrase"))
+		if err != nil {
+			if !errors.Is(err, ErrKey) && !errors.Is(err, ErrPassphrase) || strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("Open(%q) = %q", wrapped, err)
+			}
+			return
+		}
+		if got, err := tuf.NewPublicKey(key.Public()); err != nil || !got.Equal(k.Public) {
+			t.Errorf("Open(%q) gave the key %v (%v)", wrapped, got, err)
 		}
 	})
 }

@@ -49,7 +49,7 @@ func TestDescribe(t *testing.T) {
 
 // oldArchiveFile makes an archive without a layout, of one random image under
 // each name.
-func oldArchiveFile(t *testing.T, names ...string) Image {
+func oldArchiveFile(t testing.TB, names ...string) Image {
 	t.Helper()
 	images := map[name.Reference]v1.Image{}
 	for _, n := range names {

@@ -24,7 +24,7 @@ import (
 // A fakeRegistry is go-containerregistry's in-memory registry behind TLS,
 // with a private CA, and with a place to misbehave.
 type fakeRegistry struct {
-	t    *testing.T
+	t    testing.TB
 	host string
 	ca   []byte
 	real http.Handler
@@ -34,7 +34,7 @@ type fakeRegistry struct {
 	requests []string
 }
 
-func newRegistry(t *testing.T) *fakeRegistry {
+func newRegistry(t testing.TB) *fakeRegistry {
 	t.Helper()
 	f := &fakeRegistry{t: t, real: ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))}
 	server := httptest.NewUnstartedServer(f)
@@ -46,7 +46,7 @@ func newRegistry(t *testing.T) *fakeRegistry {
 	return f
 }
 
-func newPlainRegistry(t *testing.T) *fakeRegistry {
+func newPlainRegistry(t testing.TB) *fakeRegistry {
 	t.Helper()
 	f := &fakeRegistry{t: t, real: ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))}
 	server := httptest.NewServer(f)
@@ -109,7 +109,7 @@ func (f *fakeRegistry) ref(s string) Ref {
 	return mustRef(f.t, f.host+"/"+s)
 }
 
-func mustRef(t *testing.T, s string) Ref {
+func mustRef(t testing.TB, s string) Ref {
 	t.Helper()
 	r, err := ParseRef(s)
 	if err != nil {
@@ -118,7 +118,7 @@ func mustRef(t *testing.T, s string) Ref {
 	return r
 }
 
-func write(t *testing.T, name string, raw []byte) {
+func write(t testing.TB, name string, raw []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ type sample struct {
 	config       Descriptor // of amd64
 }
 
-func newSample(t *testing.T) *sample {
+func newSample(t testing.TB) *sample {
 	t.Helper()
 	s := &sample{dir: t.TempDir()}
 	image := func(arch, variant string) (Descriptor, Descriptor, Descriptor) {
@@ -179,14 +179,14 @@ func newSample(t *testing.T) *sample {
 
 func (s *sample) image(choice string) Image { return Image{Kind: Layout, Path: s.dir, Select: choice} }
 
-func (s *sample) add(t *testing.T, mediaType string, raw []byte) Descriptor {
+func (s *sample) add(t testing.TB, mediaType string, raw []byte) Descriptor {
 	t.Helper()
 	d := Descriptor{Digest: DigestOf(raw), Size: int64(len(raw)), MediaType: mediaType}
 	write(t, filepath.Join(s.dir, filepath.FromSlash(blobPath(d.Digest))), raw)
 	return d
 }
 
-func (s *sample) addJSON(t *testing.T, mediaType string, v any) Descriptor {
+func (s *sample) addJSON(t testing.TB, mediaType string, v any) Descriptor {
 	t.Helper()
 	raw, err := json.MarshalIndent(v, "", "   ") // a form that only exact bytes keep
 	if err != nil {

@@ -39,7 +39,7 @@ func ParseRef(s string) (Ref, error) {
 	}
 	named, err := reference.ParseNormalizedNamed(host + "/" + path)
 	if err != nil {
-		return Ref{}, fmt.Errorf("%w: %q: %w", ErrReference, s, err)
+		return Ref{}, fmt.Errorf("%w: %q: %s", ErrReference, s, clean(err.Error())) // it repeats s as it is
 	}
 	r := Ref{Repository: named.Name()}
 	if t, ok := named.(reference.Tagged); ok {

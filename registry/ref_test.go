@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 func TestParseRef(t *testing.T) {
@@ -49,6 +50,17 @@ func TestParseRef(t *testing.T) {
 	} {
 		if got, err := ParseRef(s); !errors.Is(err, ErrReference) {
 			t.Errorf("ParseRef(%q) = %+v, %v; want ErrReference", s, got, err)
+		}
+	}
+}
+
+// Found by FuzzImage: what a refused name consists of does not reach a
+// terminal.
+func TestReferenceErrorIsOneLine(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"A\x00", "registry.example/A\x1b[31m", "a\nb"} {
+		if _, err := ParseRef(s); !errors.Is(err, ErrReference) || strings.ContainsFunc(err.Error(), unicode.IsControl) {
+			t.Errorf("ParseRef(%q) = %q", s, err)
 		}
 	}
 }

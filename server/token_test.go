@@ -14,7 +14,7 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
-func tokenKeys(t *testing.T, raw []byte) func() *TokenKeys {
+func tokenKeys(t testing.TB, raw []byte) func() *TokenKeys {
 	t.Helper()
 	k, err := ParseTokenKeys(raw)
 	if err != nil {
@@ -23,7 +23,7 @@ func tokenKeys(t *testing.T, raw []byte) func() *TokenKeys {
 	return func() *TokenKeys { return k }
 }
 
-func bundle(t *testing.T) []byte {
+func bundle(t testing.TB) []byte {
 	t.Helper()
 	raw, err := os.ReadFile("testdata/auth/bundle.crt")
 	if err != nil {
@@ -33,7 +33,7 @@ func bundle(t *testing.T) []byte {
 }
 
 // tokenAuth believes the token service of the recordings, at their time.
-func tokenAuth(t *testing.T, edit ...func(*TokenConfig)) *TokenAuth {
+func tokenAuth(t testing.TB, edit ...func(*TokenConfig)) *TokenAuth {
 	t.Helper()
 	c := TokenConfig{
 		Realm: "https://auth.example/token", Service: "notary-svc", Issuer: "auth.example",

@@ -70,6 +70,20 @@ func TestAttackSenselessAnswers(t *testing.T) {
 	}
 }
 
+// M5, found by FuzzFetch: a redirect to what is no address is a redirect, and
+// not a lost answer, for which the copy at hand would serve.
+func TestAttackRedirectNowhere(t *testing.T) {
+	t.Parallel()
+	_, err := remote(t, serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "https://[::")
+		w.WriteHeader(http.StatusFound)
+	}).URL).Fetch(t.Context(), app, timestampWant)
+	wantErr(t, "Fetch", err, ErrRedirect)
+	if errors.Is(err, ErrUnreachable) {
+		t.Errorf("Fetch = %v, which lets cached data serve", err)
+	}
+}
+
 func TestAttackWrongKeyAnswers(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"", "{}", "<html>", `{"keytype":"ecdsa","keyval":{"public":"AAAA","private":null}}`, strings.Repeat("x", api.MaxKeyBody+10)} {

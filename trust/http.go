@@ -331,7 +331,9 @@ func (h *HTTP) send(ctx context.Context, base *url.URL, r request) (*response, e
 	if r.authorization != "" {
 		req.Header.Set("Authorization", r.authorization)
 	}
-	res, err := client.Do(req)
+	// A client that follows no redirects does what its transport does, except
+	// that a Location which is no URL would count as no answer (attacks.md M5).
+	res, err := client.Transport.RoundTrip(req)
 	if err != nil {
 		return nil, h.unreachable(ctx, inner, base, err)
 	}

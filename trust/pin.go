@@ -41,7 +41,7 @@ type Pinning struct {
 func (p Pinning) Pin(read func(path string) ([]byte, error)) (tuf.Pin, error) {
 	out := tuf.Pins{Denied: p.DeniedRoots}
 	bad := func(entry, format string, a ...any) error {
-		return fmt.Errorf("%w: %s: %s", ErrPinning, entry, fmt.Sprintf(format, a...))
+		return fmt.Errorf("%w: %s: %s", ErrPinning, printable(entry), fmt.Sprintf(format, a...))
 	}
 	switch p.FirstUse {
 	case "", "allow":

@@ -5,9 +5,19 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/iechor/trust/tuf"
 )
+
+// Found by FuzzPinning: the pattern is what somebody wrote.
+func TestPinningErrorIsOneLine(t *testing.T) {
+	t.Parallel()
+	_, err := Pinning{CA: map[string]string{"a\x1b[31m": "x"}}.Pin(func(string) ([]byte, error) { return nil, nil })
+	if !errors.Is(err, ErrPinning) || strings.ContainsFunc(err.Error(), unicode.IsControl) {
+		t.Errorf("Pin = %q", err)
+	}
+}
 
 func TestPinningRefused(t *testing.T) {
 	t.Parallel()

@@ -1,7 +1,9 @@
 package tuf_test
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -542,6 +544,40 @@ func TestAttackWrongKeyID(t *testing.T) {
 		repo: repo, files: files, past: repo.Trusted(t), want: tuf.ErrMalformed, role: tuf.RoleTargets,
 		keeps:  []tuf.RoleName{tuf.RoleRoot, tuf.RoleTimestamp, tuf.RoleSnapshot},
 		repair: func() { repo.Serve(list(files)...); repo.RotateKey(t, tuf.RoleTargets) },
+	}.refused(t)
+}
+
+// attacks.md K9: the same key in another spelling of base64, whose text has
+// another id for readers that hash what stands in the file.
+func TestAttackKeyInTwoSpellings(t *testing.T) {
+	t.Parallel()
+	key := tuftest.Key("spelled").PublicKey()
+	// Of 32 bytes, the last character has two bits to spare.
+	respell := func(text string) string { return text[:len(text)-2] + string(text[len(text)-2]+1) + "=" }
+	honest := base64.StdEncoding.EncodeToString(key.Bytes)
+	for _, text := range []string{respell(honest), honest[:20] + "\n" + honest[20:]} {
+		if b, err := base64.StdEncoding.DecodeString(text); err != nil || !bytes.Equal(b, key.Bytes) {
+			t.Fatalf("%q is not the key (%v)", text, err)
+		}
+		object := tuftest.KeyObject(key)
+		tuftest.At(object, "keyval")["public"] = text
+		raw, err := json.Marshal(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var k tuf.PublicKey
+		if err := k.UnmarshalJSON(raw); !errors.Is(err, tuf.ErrMalformed) {
+			t.Errorf("UnmarshalJSON(%s) = %v, want ErrMalformed", raw, err)
+		}
+	}
+	repo := tuftest.New(t, gun)
+	attack{
+		repo: repo, past: repo.Trusted(t), want: tuf.ErrMalformed, role: tuf.RoleRoot,
+		keeps: []tuf.RoleName{tuf.RoleTimestamp},
+		files: repo.Forge(t, tuf.RoleRoot, func(p tuftest.Object) {
+			val := tuftest.At(p, "keys", string(repo.Role(t, tuf.RoleTargets).Keys[0].ID), "keyval")
+			val["public"] = respell(val["public"].(string))
+		}),
 	}.refused(t)
 }
 

@@ -8,10 +8,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 // An authority issues certificates in tests.
@@ -21,7 +24,7 @@ type authority struct {
 }
 
 // issue makes a certificate, signed by a, or by itself.
-func (a *authority) issue(t *testing.T, c x509.Certificate) *authority {
+func (a *authority) issue(t testing.TB, c x509.Certificate) *authority {
 	t.Helper()
 	c.SerialNumber = big.NewInt(1)
 	c.NotBefore, c.NotAfter = time.Unix(0, 0), time.Unix(1<<32, 0)
@@ -44,7 +47,7 @@ func (a *authority) pem() []byte {
 }
 
 // extensions are what Yubico puts into the certificate of a key.
-func extensions(t *testing.T) []pkix.Extension {
+func extensions(t testing.TB) []pkix.Extension {
 	t.Helper()
 	serial, err := asn1.Marshal(1234567)
 	if err != nil {
@@ -148,11 +151,28 @@ func TestAttackAttestationByAttestedKey(t *testing.T) {
 	}
 }
 
+// FuzzVerify: without an authority that vouches for it no chain is believed,
+// and what a chain says by itself is within what a token can be.
 func FuzzVerify(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+	var self *authority
+	root := self.issue(f, x509.Certificate{Subject: pkix.Name{CommonName: "Root"}, BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign})
+	token := root.issue(f, x509.Certificate{Subject: pkix.Name{CommonName: "Yubico PIV Attestation"}})
+	key := token.issue(f, x509.Certificate{Subject: pkix.Name{CommonName: attested + "9c"}, ExtraExtensions: extensions(f)})
+	f.Add(slices.Concat(key.pem(), token.pem(), root.pem()))
 	f.Fuzz(func(t *testing.T, chain []byte) {
 		if a, err := Verify(chain, x509.NewCertPool()); err == nil {
 			t.Errorf("believed, without a root: %+v", a)
+		}
+		a, err := Verify(chain, nil)
+		if err != nil {
+			if !errors.Is(err, ErrAttestation) || a != (Attestation{}) || strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("Verify = %+v, %q", a, err)
+			}
+			return
+		}
+		if !slices.Contains(slotsFor(""), a.Slot) || a.Authority != "" {
+			t.Errorf("Verify = %+v", a)
 		}
 	})
 }
