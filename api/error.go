@@ -18,8 +18,8 @@ const MaxErrorBody = 1024
 // A Code names a kind of refusal on the wire.
 type Code string
 
-// The codes (notary-protocol 3.1). TooLarge, TooMany, ReadOnly and Unavailable are
-// ours.
+// The codes (notary-protocol 3.1). TooLarge, TooMany, ReadOnly, Unavailable and
+// NeedsOperator are ours.
 const (
 	NoStorage         Code = "NO_STORAGE"
 	NoFilename        Code = "NO_FILENAME"
@@ -41,6 +41,7 @@ const (
 	TooMany           Code = "TOOMANYREQUESTS"
 	Unavailable       Code = "UNAVAILABLE"
 	ReadOnly          Code = "UNSUPPORTED"
+	NeedsOperator     Code = "OPERATOR_NEEDED"
 )
 
 type entry struct {
@@ -87,6 +88,9 @@ func (c Code) describe() entry {
 		return entry{http.StatusTooManyRequests, "Too many requests."}
 	case Unavailable:
 		return entry{http.StatusServiceUnavailable, "The server cannot do this at the moment: try again."}
+	case NeedsOperator:
+		// Stock clients show the detail of a 400, and of nothing else.
+		return entry{http.StatusBadRequest, "The operator of the service has to act before this can be done."}
 	case ReadOnly:
 		return entry{http.StatusMethodNotAllowed, "The repository is a copy and can only be read here."}
 	}
@@ -98,7 +102,7 @@ type Error struct {
 	Status    int
 	Code      Code // empty if a client could not read the body
 	Message   string
-	Detail    any    // marshalled to JSON; left out if nil. From ReadError: *Invalid for INVALID_UPDATE, else json.RawMessage
+	Detail    any    // marshalled to JSON; left out if nil. From ReadError: *Invalid where there is one, else json.RawMessage
 	Challenge string // WWW-Authenticate, for 401
 	// RetryAfter says when to try again, in whole seconds; 0: nothing is said.
 	RetryAfter int
@@ -128,7 +132,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s", e.Code, e.Message)
 }
 
-// Unwrap returns the typed detail of INVALID_UPDATE.
+// Unwrap returns the typed detail of INVALID_UPDATE and OPERATOR_NEEDED.
 func (e *Error) Unwrap() error {
 	if d, ok := e.Detail.(*Invalid); ok {
 		return d
@@ -148,7 +152,7 @@ const (
 	BadSnapshot   Fault = "ErrBadSnapshot"
 )
 
-// Invalid is the detail of INVALID_UPDATE.
+// Invalid is the detail of INVALID_UPDATE and of OPERATOR_NEEDED.
 type Invalid struct {
 	Fault   Fault
 	Msg     string
@@ -284,7 +288,7 @@ func ReadError(r *http.Response) *Error {
 		return e
 	}
 	e.Detail = first.Detail
-	if first.Code == InvalidUpdate {
+	if first.Code == InvalidUpdate || first.Code == NeedsOperator {
 		v := new(Invalid)
 		if json.Unmarshal(first.Detail, v) == nil && v.Fault != "" {
 			e.Detail = v

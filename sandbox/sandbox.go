@@ -8,7 +8,8 @@
 //
 // Nobody has to log in, unless [Config.Auth] says so, and the key that protects
 // the signer's keys lies beside them: do not expose it to others. It refuses to
-// listen on an address that others can reach.
+// listen on an address that others can reach. It is the signer's operator as
+// well: a repository that is deleted may begin anew at once.
 package sandbox
 
 import (
@@ -262,6 +263,8 @@ func (s *Sandbox) startTrust(ctx, background context.Context, c Config, ca *auth
 	}
 	srv, err := server.New(server.Config{
 		Store: store, Keys: s.Signer, Auth: auth,
+		// One process is all there is, so it is the operator as well.
+		Forget: s.Signer.Forget,
 		// Nothing stands between this server and its clients.
 		MaxAge: server.MaxAge{Current: -1},
 		Log:    c.Log, Now: c.Now,

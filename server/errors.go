@@ -46,8 +46,11 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 		}
 		e = api.NewError(code, map[string]string{"Request": id})
 	}
-	if r.Method == http.MethodDelete && e.Code == api.Unauthorized {
+	switch {
+	case r.Method == http.MethodDelete && e.Code == api.Unauthorized:
 		s.c.Log.Warn("deletion refused", "gun", gun, "remote", r.RemoteAddr) // attacks.md S6
+	case e.Code == api.NeedsOperator:
+		s.c.Log.Warn("the signer remembers more than the store: nothing is published until an operator says why", "gun", gun, "reason", e.Detail.(*api.Invalid).Msg)
 	}
 	s.counters.refused.Add(string(e.Code))
 	api.WriteError(w, e)
@@ -69,6 +72,17 @@ func requestID() string {
 // earlier try, has overtaken.
 func versionClash() *api.Error { return api.NewError(api.Version, api.Empty{}) }
 
+// needsOperator is the answer where the signer remembers more of gun than the
+// store has: it was deleted, or the store was set back. To whoever publishes
+// that is no fault of the server's, and trying again does not help.
+func needsOperator(gun tuf.GUN, r *api.RestoredError) *api.Error {
+	msg := fmt.Sprintf("%s was published here before, and is gone: it cannot begin anew until the operator of this service has had the signer forget it", gun)
+	if r.Base > 0 {
+		msg = fmt.Sprintf("%s was published here up to %s version %d, and this server has only version %d left: nothing can follow until the operator of this service says whether a backup was restored", gun, r.Role, r.Confirmed, r.Base)
+	}
+	return api.NewError(api.NeedsOperator, &api.Invalid{Fault: api.BadValidation, Msg: msg})
+}
+
 func invalid(f api.Fault, format string, a ...any) *api.Error {
 	return api.NewError(api.InvalidUpdate, &api.Invalid{Fault: f, Msg: fmt.Sprintf(format, a...)})
 }
@@ -89,12 +103,15 @@ func faultOf(role tuf.RoleName) api.Fault {
 // explain turns the reason why an upload is refused into the body that stock
 // clients understand, in the words of the stock server (notary-protocol 3.3).
 // Errors that are not about the upload come back as they are.
-func explain(err error) error {
+func explain(gun tuf.GUN, err error) error {
 	var (
-		e *api.Error
-		f *failure
+		e        *api.Error
+		f        *failure
+		restored *api.RestoredError
 	)
 	switch {
+	case errors.As(err, &restored):
+		return needsOperator(gun, restored)
 	case errors.As(err, &f):
 		return err
 	case errors.As(err, &e):

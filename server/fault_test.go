@@ -200,10 +200,12 @@ func TestRestoredBackup(t *testing.T) {
 	back := newWorldOn(t, store, w.keys.Keys, w.clock, nil)
 	q := newPublisher(t, back, app)
 	q.ring = p.ring
-	if err := q.try(t, tag("3")); err == nil || err.Status != http.StatusInternalServerError {
-		t.Errorf("publish on a restored backup = %v, want 500", err)
+	const want = "An error occurred during validation: registry.example/app was published here up to timestamp version 2, and this server has only version 1 left: " +
+		"nothing can follow until the operator of this service says whether a backup was restored"
+	if err := q.try(t, tag("3")); err == nil || err.Status != http.StatusBadRequest || err.Code != api.NeedsOperator || err.Unwrap() == nil || err.Unwrap().Error() != want {
+		t.Errorf("publish on a restored backup = %v, want %s with %s", err, api.NeedsOperator, want)
 	}
-	if !strings.Contains(back.log.String(), "restored") {
+	if !strings.Contains(back.log.String(), "level=WARN") || !strings.Contains(back.log.String(), want) {
 		t.Errorf("the log does not say what happened:\n%s", back.log)
 	}
 	if got := back.state(t, app); got.Roles[tuf.RoleTimestamp].Version != 1 {

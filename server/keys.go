@@ -15,11 +15,18 @@ import (
 // the one that the current root names, if the signer holds it, or else the
 // key that is pending for the next root (notary-protocol 3.4).
 func (s *Server) serveKey(w http.ResponseWriter, r *http.Request, route api.Route) error {
-	key, ok, err := s.activeKey(r.Context(), route.GUN, route.Role)
+	state, err := s.begun(r.Context(), route.GUN)
 	if err != nil {
 		return err
 	}
-	if !ok {
+	var key tuf.PublicKey
+	held := false
+	if state != nil {
+		if key, held, err = s.activeKey(r.Context(), state, route.Role); err != nil {
+			return err
+		}
+	}
+	if !held {
 		if key, err = s.pendingKey(r.Context(), route.GUN, route.Role); err != nil {
 			return err
 		}
@@ -31,6 +38,9 @@ func (s *Server) serveKey(w http.ResponseWriter, r *http.Request, route api.Rout
 // gives the same one until it is used, so that nobody can make the signer
 // create keys without bound (attacks.md S7).
 func (s *Server) serveRotate(w http.ResponseWriter, r *http.Request, route api.Route, by Grant) error {
+	if _, err := s.begun(r.Context(), route.GUN); err != nil {
+		return err
+	}
 	key, err := s.pendingKey(r.Context(), route.GUN, route.Role)
 	if err != nil {
 		return err
@@ -44,6 +54,24 @@ func (s *Server) serveRotate(w http.ResponseWriter, r *http.Request, route api.R
 	return writeKey(w, key)
 }
 
+// begun returns the current state of gun; nil if there is none, and there may
+// be one. Where only an operator can have it begin anew, nobody is given a key
+// for it: the operator's step would make it worthless.
+func (s *Server) begun(ctx context.Context, gun tuf.GUN) (*storage.State, error) {
+	state, err := s.c.Store.Current(ctx, gun)
+	if err == nil {
+		return state, nil
+	}
+	if !errors.Is(err, storage.ErrNotFound) {
+		return nil, fmt.Errorf("read state of %s: %w", gun, err)
+	}
+	err = s.c.Keys.MayBegin(ctx, gun)
+	if restored := new(api.RestoredError); errors.As(err, &restored) {
+		return nil, needsOperator(gun, restored)
+	}
+	return nil, err
+}
+
 func (s *Server) pendingKey(ctx context.Context, gun tuf.GUN, role tuf.RoleName) (tuf.PublicKey, error) {
 	key, err := s.c.Keys.CreateKey(ctx, s.c.KeyType, role, gun)
 	if err != nil {
@@ -52,16 +80,10 @@ func (s *Server) pendingKey(ctx context.Context, gun tuf.GUN, role tuf.RoleName)
 	return key, nil
 }
 
-// activeKey returns the first key of a role in the current root that the
+// activeKey returns the first key of a role in the root of state that the
 // signer holds.
-func (s *Server) activeKey(ctx context.Context, gun tuf.GUN, role tuf.RoleName) (tuf.PublicKey, bool, error) {
-	state, err := s.c.Store.Current(ctx, gun)
-	if errors.Is(err, storage.ErrNotFound) {
-		return tuf.PublicKey{}, false, nil
-	}
-	if err != nil {
-		return tuf.PublicKey{}, false, fmt.Errorf("read state of %s: %w", gun, err)
-	}
+func (s *Server) activeKey(ctx context.Context, state *storage.State, role tuf.RoleName) (tuf.PublicKey, bool, error) {
+	gun := state.GUN
 	entry, ok := state.Roles[tuf.RoleRoot]
 	if !ok {
 		return tuf.PublicKey{}, false, nil
@@ -117,21 +139,19 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 		if err == nil {
 			s.heads.drop(gun, state.Seq+1)
 			s.c.Log.Info("repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Who, "from", r.RemoteAddr)
+			if s.c.Forget == nil {
+				s.c.Log.Warn("repository deleted; the signer remembers it until an operator has it forgotten", "gun", gun)
+			}
 			break
 		}
 		if !errors.Is(err, storage.ErrConflict) && !errors.Is(err, storage.ErrNotFound) || try == conflicts {
 			return err
 		}
 	}
-	err = s.c.Keys.Forget(ctx, gun)
-	if errors.Is(err, api.ErrDenied) {
-		// G3: this server may not end what the signer remembers. Nothing is
-		// signed for a repository of that name until an operator says so.
-		s.c.Log.Warn("repository deleted; the signer remembers it until an operator has it forgotten", "gun", gun)
-		err = nil
-	}
-	if err != nil {
-		return fmt.Errorf("have the signer forget %s: %w", gun, err)
+	if s.c.Forget != nil {
+		if err := s.c.Forget(ctx, gun); err != nil {
+			return fmt.Errorf("have the signer forget %s: %w", gun, err)
+		}
 	}
 	w.Header().Set("Content-Length", "0")
 	return nil

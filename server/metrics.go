@@ -27,7 +27,7 @@ func newCounters() counters {
 	reasons := []string{"DENIED"}
 	for _, c := range []api.Code{
 		api.NoFilename, api.InvalidRole, api.MalformedJSON, api.Updating, api.Version, api.MetadataNotFound, api.InvalidUpdate, api.MalformedUpload,
-		api.NoCryptoService, api.NoKeyAlgorithm, api.InvalidGUN, api.InvalidParameters, api.Unauthorized, api.TooLarge, api.TooMany, api.Unavailable, api.ReadOnly, api.Unknown,
+		api.NoCryptoService, api.NoKeyAlgorithm, api.InvalidGUN, api.InvalidParameters, api.Unauthorized, api.TooLarge, api.TooMany, api.Unavailable, api.ReadOnly, api.NeedsOperator, api.Unknown,
 	} {
 		reasons = append(reasons, string(c))
 	}

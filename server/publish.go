@@ -42,7 +42,7 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)
 	defer cancel()
 	if err := s.publish(ctx, gun, files, actor(r, by.Who)); err != nil {
-		return explain(err)
+		return explain(gun, err)
 	}
 	w.Header().Set("Content-Length", "0")
 	return nil

@@ -40,14 +40,14 @@ type Keys interface {
 	// CreateKey returns the pending (never used) key of gun, role and type,
 	// and makes one if there is none.
 	CreateKey(ctx context.Context, t tuf.KeyType, role tuf.RoleName, gun tuf.GUN) (tuf.PublicKey, error)
+	// MayBegin returns an [*api.RestoredError] if the signer remembers gun, and
+	// would refuse to have it begin from nothing.
+	MayBegin(ctx context.Context, gun tuf.GUN) error
 	// Holds is false only if the signer works and does not hold the key.
 	Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (bool, error)
 	// Sign returns a signature of the payload. Errors: [*api.FloorError],
 	// [*api.RestoredError], tuf.ErrNoKey; others mean unreachable or refused.
 	Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error)
-	// Forget drops the pending keys of gun. Used keys are never handed out
-	// again anyway.
-	Forget(ctx context.Context, gun tuf.GUN) error
 	Ping(ctx context.Context) error
 }
 
@@ -87,6 +87,12 @@ type Limits struct {
 type Config struct {
 	Store storage.Store
 	Keys  Keys
+
+	// Forget has the signer forget a repository that was deleted, so that it can
+	// begin anew. Nil, as it must be where the signer is apart: that is for an
+	// operator, and until then nothing is signed under that name (attacks.md
+	// G3).
+	Forget func(ctx context.Context, gun tuf.GUN) error
 
 	// Auth decides who may do what. It must be set: NoAuth{} spells out that
 	// everybody may do everything.

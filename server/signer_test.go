@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 	"github.com/iechor/trust/tuf/tuftest"
 )
@@ -46,26 +48,20 @@ func (slowCreating) CreateKey(context.Context, tuf.KeyType, tuf.RoleName, tuf.GU
 	return tuf.PublicKey{}, fmt.Errorf("create key: %w", &api.SlowDownError{After: 1500 * time.Millisecond})
 }
 
-// notForgetting are keys of a signer that does not let this server forget.
-type notForgetting struct{ Keys }
-
-func (notForgetting) Forget(context.Context, tuf.GUN) error {
-	return fmt.Errorf("forget: %w", api.ErrDenied)
-}
-
-// attacks.md G3: a server without the right to forget deletes what is its own.
-// What the signer remembers stands, so that no repository of that name can
-// begin anew until an operator has had it forgotten.
+// attacks.md G3: a server deletes what is its own, and no more. What the signer
+// remembers stands, so that no repository of that name can begin anew until an
+// operator has had it forgotten, and publishers are told so.
 func TestAttackDeleteAndBeginAnew(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: tuftest.Start}
 	dir := t.TempDir()
 	s := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
-	w := newWorldOn(t, openStore(t, filepath.Join(dir, "server.db")), notForgetting{s}, c, nil)
+	w := newWorldOn(t, openStore(t, filepath.Join(dir, "server.db")), s, c, func(c *Config) { c.Forget = nil })
 	const gun = "registry.example/app"
 	p := newPublisher(t, w, gun)
 	p.init(t, tag("one"))
 	p.publish(t, tag("two"))
+	prepared := newPublisher(t, w, gun).first(t, false, tag("anew")) // with the keys of now
 	if r := w.do(http.MethodDelete, repository(gun), nil); r.Code != http.StatusOK {
 		t.Errorf("DELETE = %d %s, want 200", r.Code, r.Body)
 	}
@@ -75,13 +71,42 @@ func TestAttackDeleteAndBeginAnew(t *testing.T) {
 	if !strings.Contains(w.log.String(), "the signer remembers it until an operator has it forgotten") {
 		t.Error("the log does not say what the operator has to do")
 	}
-	again := newPublisher(t, w, gun)
-	if e := w.upload(t, gun, again.first(t, false, tag("anew"))...); e == nil {
-		t.Error("a repository began anew without an operator")
+
+	const told = `{"errors":[{"code":"OPERATOR_NEEDED","message":"The operator of the service has to act before this can be done.","detail":{"Name":"ErrValidation","Error":{"Msg":` +
+		`"registry.example/app was published here before, and is gone: it cannot begin anew until the operator of this service has had the signer forget it"}}}]}` + "\n"
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		for _, role := range []tuf.RoleName{tuf.RoleSnapshot, tuf.RoleTimestamp} {
+			if r := w.do(method, keyPath(gun, role), nil); r.Code != http.StatusBadRequest || r.Body.String() != told {
+				t.Errorf("%s %s.key = %d %s, want 400 %s", method, role, r.Code, r.Body, told)
+			}
+		}
 	}
+	e := w.upload(t, gun, prepared...)
+	if e == nil || e.Status != http.StatusBadRequest || e.Code != api.NeedsOperator || !strings.Contains(told, e.Unwrap().(*api.Invalid).Msg) {
+		t.Errorf("a repository began anew without an operator: %v", e)
+	}
+	if _, err := w.sql.Current(t.Context(), gun); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("Current = %v, want ErrNotFound", err)
+	}
+
 	if err := s.Forget(t.Context(), gun); err != nil {
 		t.Fatal(err)
 	}
-	again = newPublisher(t, w, gun)
-	again.init(t, tag("anew"))
+	newPublisher(t, w, gun).init(t, tag("anew"))
+}
+
+// Without the signer nobody knows whether something may begin.
+func TestSignerAwayAtTheBeginning(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.keys.Keys = awayBeginning{w.keys.Keys}
+	if r := w.do(http.MethodGet, keyPath("registry.example/new", tuf.RoleTimestamp), nil); r.Code != http.StatusServiceUnavailable {
+		t.Errorf("GET timestamp.key = %d %s, want 503", r.Code, r.Body)
+	}
+}
+
+type awayBeginning struct{ Keys }
+
+func (awayBeginning) MayBegin(context.Context, tuf.GUN) error {
+	return fmt.Errorf("ask: %w", api.ErrUnavailable)
 }

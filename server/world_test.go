@@ -187,6 +187,11 @@ func newWorldOn(t testing.TB, store storage.Store, keys Keys, c *clock, edit fun
 		Store: w.store, Keys: w.keys, Auth: NoAuth{}, KeyType: tuf.Ed25519, Now: c.Now,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	}
+	if all, ok := keys.(interface {
+		Forget(context.Context, tuf.GUN) error
+	}); ok { // as in a sandbox
+		config.Forget = all.Forget
+	}
 	if edit != nil {
 		edit(&config)
 	}

@@ -95,6 +95,14 @@ func (c *Client) CreateKey(ctx context.Context, t tuf.KeyType, role tuf.RoleName
 	return a.Key, nil
 }
 
+// MayBegin is [Service.MayBegin].
+func (c *Client) MayBegin(ctx context.Context, gun tuf.GUN) error {
+	if err := c.call(ctx, http.MethodPost, pathBegin, gunQuestion{gun}, new(struct{})); err != nil {
+		return fmt.Errorf("ask whether %s may begin: %w", gun, err)
+	}
+	return nil
+}
+
 // Holds is [Service.Holds].
 func (c *Client) Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (bool, error) {
 	var a holdsAnswer
@@ -151,10 +159,23 @@ func (c *Client) Floors(ctx context.Context, gun tuf.GUN) ([]Floor, error) {
 
 // Ping is [Service.Ping].
 func (c *Client) Ping(ctx context.Context) error {
-	if err := c.call(ctx, http.MethodGet, pathPing, nil, new(struct{})); err != nil {
-		return fmt.Errorf("ping the signer: %w", err)
+	_, err := c.May(ctx)
+	return err
+}
+
+// May returns the rights that the signer gives this client.
+func (c *Client) May(ctx context.Context) (Rights, error) {
+	var a pingAnswer
+	if err := c.call(ctx, http.MethodGet, pathPing, nil, &a); err != nil {
+		return Rights{}, fmt.Errorf("ping the signer: %w", err)
 	}
-	return nil
+	var may Rights
+	for _, word := range a.Rights {
+		if right := may.of(word); right != nil { // a later signer may know more
+			*right = true
+		}
+	}
+	return may, nil
 }
 
 // Bounds of waiting for a signer that says it is asked too often.

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
-	"github.com/iechor/trust/certs"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -40,55 +39,33 @@ func checkIdentity(name string) error {
 	return nil
 }
 
-// rights returns who calls and what they may do. ok is false for callers who
-// are not listed (attacks.md G1); who is then for the log.
-func (s *Service) rights(r *http.Request) (who string, may Rights, ok bool) {
-	if r.TLS == nil {
-		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		if local == nil || local.Network() != "unix" {
-			return "", Rights{}, false
-		}
-		may, ok = s.identities[certs.Unix]
-		return certs.Unix, may, ok
-	}
-	if len(r.TLS.VerifiedChains) == 0 {
-		return "", Rights{}, false
-	}
-	shown := certs.Identities(r.TLS.VerifiedChains[0][0])
-	who = shown[0]
-	for _, name := range shown {
-		if granted, listed := s.identities[name]; listed {
-			who, ok = name, true
-			may.Sign = may.Sign || granted.Sign
-			may.Create = may.Create || granted.Create
-			may.Forget = may.Forget || granted.Forget
-			may.Operate = may.Operate || granted.Operate
-		}
-	}
-	return who, may, ok
+// A caller is who calls, and what they may do.
+type caller struct {
+	name string
+	may  Rights
 }
 
 // A call is one of the things that can be asked over the network.
 type call struct {
 	method string
 	may    func(Rights) bool
-	do     func(s *Service, ctx context.Context, who string, body []byte) (any, error)
+	do     func(s *Service, ctx context.Context, by caller, body []byte) (any, error)
 }
 
 func calls() map[string]call {
 	return map[string]call{
-		pathCreate: {http.MethodPost, func(r Rights) bool { return r.Create }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
+		pathCreate: {http.MethodPost, func(r Rights) bool { return r.Create }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
 			q, err := decode[keyQuestion](body)
 			if err != nil {
 				return nil, err
 			}
-			if err := allow(s.meters.keys, s.meters.repositoryKeys, who, q.GUN, s.now()); err != nil {
+			if err := allow(s.meters.keys, s.meters.repositoryKeys, by.name, q.GUN, s.now()); err != nil {
 				return nil, err
 			}
-			key, err := s.createKey(ctx, who, q.Type, q.Role, q.GUN)
+			key, err := s.createKey(ctx, by.name, q.Type, q.Role, q.GUN)
 			return keyAnswer{key}, err
 		}},
-		pathHolds: {http.MethodPost, func(r Rights) bool { return r.Sign || r.Create }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
+		pathHolds: {http.MethodPost, func(r Rights) bool { return r.Sign || r.Create || r.Operate }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
 			q, err := decode[holdsQuestion](body)
 			if err != nil {
 				return nil, err
@@ -96,39 +73,46 @@ func calls() map[string]call {
 			held, err := s.Holds(ctx, q.GUN, q.Role, q.Key)
 			return holdsAnswer{held}, err
 		}},
-		pathSign: {http.MethodPost, func(r Rights) bool { return r.Sign }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
+		pathBegin: {http.MethodPost, func(r Rights) bool { return r.Create }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
+			q, err := decode[gunQuestion](body)
+			if err != nil {
+				return nil, err
+			}
+			return struct{}{}, s.MayBegin(ctx, q.GUN)
+		}},
+		pathSign: {http.MethodPost, func(r Rights) bool { return r.Sign }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
 			q, err := decode[api.SignRequest](body)
 			if err != nil {
 				return nil, err
 			}
-			if err := allow(s.meters.signatures, s.meters.repositorySignatures, who, q.GUN, s.now()); err != nil {
+			if err := allow(s.meters.signatures, s.meters.repositorySignatures, by.name, q.GUN, s.now()); err != nil {
 				return nil, err
 			}
-			sig, public, err := s.sign(ctx, who, q)
+			sig, public, err := s.sign(ctx, by.name, q)
 			return signAnswer{public, sig.Method, sig.Value}, err
 		}},
-		pathForget: {http.MethodPost, func(r Rights) bool { return r.Forget }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
+		pathForget: {http.MethodPost, func(r Rights) bool { return r.Forget }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
 			q, err := decode[gunQuestion](body)
 			if err != nil {
 				return nil, err
 			}
-			return struct{}{}, s.forget(ctx, who, q.GUN)
+			return struct{}{}, s.forget(ctx, by.name, q.GUN)
 		}},
-		pathRecall: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
+		pathRecall: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
 			q, err := decode[gunQuestion](body)
 			if err != nil {
 				return nil, err
 			}
-			return struct{}{}, s.recall(ctx, who, q.GUN)
+			return struct{}{}, s.recall(ctx, by.name, q.GUN)
 		}},
-		pathLower: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
+		pathLower: {http.MethodPost, func(r Rights) bool { return r.Operate }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
 			q, err := decode[lowerQuestion](body)
 			if err != nil {
 				return nil, err
 			}
-			return struct{}{}, s.lowerFloor(ctx, who, q.GUN, q.Timestamp)
+			return struct{}{}, s.lowerFloor(ctx, by.name, q.GUN, q.Timestamp)
 		}},
-		pathFloors: {http.MethodPost, func(r Rights) bool { return r.Operate || r.Sign }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
+		pathFloors: {http.MethodPost, func(r Rights) bool { return r.Operate || r.Sign }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
 			q, err := decode[gunQuestion](body)
 			if err != nil {
 				return nil, err
@@ -136,8 +120,8 @@ func calls() map[string]call {
 			floors, err := s.Floors(ctx, q.GUN)
 			return floorsAnswer{floors}, err
 		}},
-		pathPing: {http.MethodGet, func(Rights) bool { return true }, func(s *Service, ctx context.Context, who string, body []byte) (any, error) {
-			return struct{}{}, s.Ping(ctx)
+		pathPing: {http.MethodGet, func(Rights) bool { return true }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
+			return pingAnswer{by.may.words()}, s.Ping(ctx)
 		}},
 	}
 }
@@ -150,8 +134,8 @@ func (s *Service) Handler() http.Handler {
 	table := calls()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
-		who, may, ok := s.rights(r)
-		status := s.answer(w, r, table, who, may, ok)
+		who, may, refused := s.rights(r)
+		status := s.answer(w, r, table, who, may, refused)
 		level := slog.LevelInfo
 		if status == http.StatusForbidden || status >= 500 {
 			level = slog.LevelWarn
@@ -165,12 +149,16 @@ func (s *Service) Handler() http.Handler {
 	})
 }
 
-func (s *Service) answer(w http.ResponseWriter, r *http.Request, table map[string]call, who string, may Rights, listed bool) (status int) {
-	if !listed {
+func (s *Service) answer(w http.ResponseWriter, r *http.Request, table map[string]call, who string, may Rights, refused error) (status int) {
+	if refused != nil {
 		if who != "" {
-			s.sound(r.Context(), AuditEntry{Event: AuditDenied, Identity: who, Detail: "not on the signer's list"})
+			s.sound(r.Context(), AuditEntry{Event: AuditDenied, Identity: who, Detail: refused.Error()})
 		}
-		return write(w, http.StatusForbidden, wireError{Code: codeDenied, Message: "this client is not on the signer's list"})
+		message := "this client is " + errNotListed.Error()
+		if refused != errNotListed {
+			message = "the certificate of this client shows several identities: " + refused.Error()
+		}
+		return write(w, http.StatusForbidden, wireError{Code: codeDenied, Message: message})
 	}
 	c, ok := table[r.URL.Path]
 	if !ok || r.URL.RawQuery != "" {
@@ -194,7 +182,7 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, table map[strin
 	if err != nil {
 		return write(w, http.StatusBadRequest, wireError{Code: codeRefused, Message: "the request was cut off"})
 	}
-	out, err := c.do(s, ctx, who, body)
+	out, err := c.do(s, ctx, caller{who, may}, body)
 	if err != nil {
 		status, e := wireErrorOf(err)
 		if e.Code == codeSlow {

@@ -128,7 +128,7 @@ func dial(t testing.TB, base string, a *authority, cert *tls.Certificate) *Clien
 func TestOverTheNetwork(t *testing.T) {
 	t.Parallel()
 	w, a := newWorld(t), newAuthority(t)
-	base := w.serve(t, a, map[string]Rights{"server.internal": {Sign: true, Create: true, Forget: true}, "operator": {Operate: true}})
+	base := w.serve(t, a, map[string]Rights{"server.internal": {Sign: true, Create: true}, "operator": {Forget: true, Operate: true}})
 	c := dial(t, base, a, a.client(t, "", "server.internal"))
 	operator := dial(t, base, a, a.client(t, "operator"))
 	if err := c.Ping(t.Context()); err != nil {
@@ -167,8 +167,12 @@ func TestOverTheNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.publish(t, "after")
-	if err := c.Forget(t.Context(), app); err != nil {
+	wantRestored(t, "MayBegin", c.MayBegin(t.Context(), app), api.RestoredError{Role: tuf.RoleTimestamp, Confirmed: 1})
+	if err := operator.Forget(t.Context(), app); err != nil {
 		t.Fatal(err)
+	}
+	if err := c.MayBegin(t.Context(), app); err != nil {
+		t.Errorf("MayBegin after Forget = %v", err)
 	}
 	if s.create(t, tuf.RoleTimestamp).Equal(s.timestampKey) {
 		t.Error("the key of a deleted repository was handed out again")
@@ -184,7 +188,7 @@ func TestOverTheNetwork(t *testing.T) {
 func TestAttackUnknownCaller(t *testing.T) {
 	t.Parallel()
 	w, a, other := newWorld(t), newAuthority(t), newAuthority(t)
-	all := Rights{Sign: true, Create: true, Forget: true, Operate: true}
+	all := Rights{Sign: true, Create: true}
 	listed := a.client(t, "by fingerprint")
 	base := w.serve(t, a, map[string]Rights{"server": all, "unix": all, certs.Identities(listed.Leaf)[0]: all})
 
@@ -243,6 +247,7 @@ func TestAttackRightOfAnother(t *testing.T) {
 	for _, who := range []string{"sign", "create", "forget", "operate", "none"} {
 		c := dial(t, base, a, a.client(t, who))
 		_, create := c.CreateKey(t.Context(), tuf.ECDSA, tuf.RoleTimestamp, app)
+		begin := c.MayBegin(t.Context(), app)
 		_, holds := c.Holds(t.Context(), app, tuf.RoleTimestamp, key.CanonicalID())
 		_, sign := c.Sign(t.Context(), api.SignRequest{GUN: app, Role: tuf.RoleTimestamp})
 		lower := c.LowerFloor(t.Context(), app, 5)
@@ -253,12 +258,55 @@ func TestAttackRightOfAnother(t *testing.T) {
 			err error
 			may bool
 		}{
-			"create": {create, who == "create"}, "holds": {holds, who == "sign" || who == "create"}, "sign": {sign, who == "sign"},
+			"create": {create, who == "create"}, "begin": {begin, who == "create"}, "holds": {holds, who == "sign" || who == "create" || who == "operate"}, "sign": {sign, who == "sign"},
 			"lower": {lower, who == "operate"}, "recall": {recall, who == "operate"}, "floors": {floors, who == "operate" || who == "sign"}, "forget": {forget, who == "forget"}, "ping": {c.Ping(t.Context()), true},
 		} {
 			if denied := errors.Is(v.err, ErrDenied); denied == v.may {
 				t.Errorf("%s by the identity with right %q = %v, want denied: %v", what, who, v.err, !v.may)
 			}
+		}
+	}
+}
+
+// attacks.md G3: what a server may do and what an operator may do is never in
+// one hand, neither of one identity nor of one certificate that shows two.
+func TestAttackOneHand(t *testing.T) {
+	t.Parallel()
+	w, a := newWorld(t), newAuthority(t)
+	for _, server := range []Rights{{Sign: true}, {Create: true}, {Sign: true, Create: true}} {
+		for _, operator := range []Rights{{Forget: true}, {Operate: true}, {Forget: true, Operate: true}} {
+			both := Rights{server.Sign, server.Create, operator.Forget, operator.Operate}
+			if _, err := New(Config{Table: w.table, Identities: map[string]Rights{"x": both}}); err == nil {
+				t.Errorf("New takes an identity with the rights %+v", both)
+			}
+			if err := errors.Join(server.Check(), operator.Check()); err != nil {
+				t.Errorf("rights of one hand: %v", err)
+			}
+		}
+	}
+	both := a.client(t, "", "server.internal", "operator.internal")
+	base := w.serve(t, a, map[string]Rights{"server.internal": {Sign: true, Create: true}, "operator.internal": {Forget: true}})
+	c := dial(t, base, a, both)
+	_, create := c.CreateKey(t.Context(), tuf.ECDSA, tuf.RoleTimestamp, app)
+	for what, err := range map[string]error{"create": create, "forget": c.Forget(t.Context(), app), "ping": c.Ping(t.Context())} {
+		if !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "several identities: who may sign and create must not forget") {
+			t.Errorf("%s by a certificate with both names = %v, want ErrDenied and why", what, err)
+		}
+	}
+	// Nor by its name beside its fingerprint.
+	server := a.client(t, "", "server.internal")
+	base = w.serve(t, a, map[string]Rights{"server.internal": {Sign: true}, certs.Identities(server.Leaf)[0]: {Operate: true}})
+	if err := dial(t, base, a, server).LowerFloor(t.Context(), app, 0); !errors.Is(err, ErrDenied) {
+		t.Errorf("LowerFloor by a server that is listed twice = %v, want ErrDenied", err)
+	}
+	log := w.trail(t, AuditQuery{})
+	if last := log[len(log)-1]; last.Event != AuditDenied || !strings.Contains(last.Detail, "who may sign must not operate") {
+		t.Errorf("the audit log ends with %+v, want the refusal", last)
+	}
+	for who, want := range map[string]Rights{"server.internal": {Sign: true, Create: true}, "operator.internal": {Forget: true}} {
+		base := w.serve(t, a, map[string]Rights{who: want})
+		if may, err := dial(t, base, a, a.client(t, "", who)).May(t.Context()); may != want || err != nil {
+			t.Errorf("May of %s = %+v, %v, want %+v", who, may, err, want)
 		}
 	}
 }

@@ -27,6 +27,14 @@ func (f *floors) signed(role tuf.RoleName) *int64 {
 	return &f.snapshotSigned
 }
 
+// begins refuses to go on from nothing where something was published.
+func (f *floors) begins() error {
+	if f.timestampConfirmed > 0 {
+		return &api.RestoredError{Role: tuf.RoleTimestamp, Confirmed: f.timestampConfirmed}
+	}
+	return nil
+}
+
 // judge compares c with the floors of the key's incarnation, and returns what
 // they are once c is signed. It is the whole of the rules about versions.
 //
@@ -39,9 +47,10 @@ func judge(c *claim, own floors, prover *floors) (floors, error) {
 	next := own
 	var proven base // the versions of the base as far as they are proven
 	switch {
-	case c.base == nil && own.timestampConfirmed > 0:
-		return own, &api.RestoredError{Role: tuf.RoleTimestamp, Confirmed: own.timestampConfirmed}
 	case c.base == nil:
+		if err := own.begins(); err != nil {
+			return own, err
+		}
 	case prover == nil && own.timestampConfirmed > 0:
 		return own, refuse("the current timestamp is not signed by a key that this signer made for %s", c.GUN)
 	case prover == nil:

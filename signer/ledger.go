@@ -221,6 +221,27 @@ func one(res sql.Result, err error) error {
 	return err
 }
 
+// mayBegin is what judge says of a request without a base.
+func (t *Table) mayBegin(ctx context.Context, gun tuf.GUN) error {
+	var own floors
+	err := t.db.View(ctx, func(x *database.Tx) error {
+		var now int64
+		err := x.QueryRow(ctx, "SELECT incarnation FROM signer_repositories WHERE gun = ?", gun).Scan(&now)
+		if errors.Is(err, sql.ErrNoRows) {
+			own = floors{}
+			return nil // no key was ever made
+		}
+		if err == nil {
+			own, _, err = t.floors(ctx, x, gun, now)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return own.begins()
+}
+
 // A Floor is what the ledger remembers of one incarnation of a repository.
 // All but Incarnation are versions, 0 for none.
 type Floor struct {

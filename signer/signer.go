@@ -60,16 +60,19 @@
 //
 // What the rules do not reach: the targets files. A server that signs
 // snapshots through this signer can have a new snapshot name an old targets
-// file; consumers that have seen the newer one refuse it. And the right to
-// forget: who has it can begin a repository anew, under keys that no root
-// names until its owners sign one that does. A server that is not to delete
-// repositories does not need that right.
+// file; consumers that have seen the newer one refuse it. Nor a repository of
+// which only the first publication was ever signed: whether that was published
+// is not known here, so another first one may follow, above its versions.
+//
+// Who may do what. [Rights] keep what a server needs apart from what ends or
+// lowers what the ledger demands of it: those are an operator's, who is another
+// identity.
 //
 // Read claim.go for what a request must be in itself, judge.go for the rules,
 // table.go and ledger.go for what is kept, kek.go, datakey.go, rewrap.go and
-// tokenkeys.go for how, audit.go and auditread.go for the log, handler.go,
-// limits.go and client.go for the wire, monitor.go and metrics.go for who
-// watches.
+// tokenkeys.go for how, audit.go and auditread.go for the log, rights.go,
+// handler.go, limits.go and client.go for the wire, monitor.go and metrics.go
+// for who watches.
 package signer
 
 import (
@@ -84,14 +87,6 @@ import (
 	"github.com/iechor/trust/metrics"
 	"github.com/iechor/trust/tuf"
 )
-
-// Rights are what one identity may do. The zero value may only call Ping.
-type Rights struct {
-	Sign    bool // Sign, Holds, Floors
-	Create  bool // CreateKey, Holds
-	Forget  bool // Forget
-	Operate bool // LowerFloor, Recall, Floors: for people, never for the server
-}
 
 // Limits bound what is signed and made. Zero fields mean the defaults.
 type Limits struct {
@@ -170,6 +165,9 @@ func New(c Config) (*Service, error) {
 		if err := checkIdentity(name); err != nil {
 			return nil, err
 		}
+		if err := rights.Check(); err != nil {
+			return nil, fmt.Errorf("identity %s: %w", name, err)
+		}
 		s.identities[name] = rights
 	}
 	if s.now == nil {
@@ -215,6 +213,20 @@ func (s *Service) createKey(ctx context.Context, who string, t tuf.KeyType, role
 		s.log.Info("key created", "identity", who, "gun", gun, "role", role, "key", key.CanonicalID())
 	}
 	return key, nil
+}
+
+// MayBegin returns nil if the rules allow gun to be published where the server
+// has nothing of it, and else the *[api.RestoredError] with which Sign would
+// refuse that: the repository was deleted, or lost, and no operator has had it
+// forgotten. It saves a publisher from making what could not be signed.
+func (s *Service) MayBegin(ctx context.Context, gun tuf.GUN) error {
+	if !gun.Valid() {
+		return refuse("%q is not the name of a repository", gun)
+	}
+	if err := s.table.mayBegin(ctx, gun); err != nil {
+		return fmt.Errorf("begin %s: %w", gun, err)
+	}
+	return nil
 }
 
 // Holds reports whether key id was made here for this role and repository as
@@ -320,3 +332,8 @@ func (s *Service) Floors(ctx context.Context, gun tuf.GUN) ([]Floor, error) {
 
 // Ping reports by a nil error that the service can work.
 func (s *Service) Ping(ctx context.Context) error { return s.table.Ping(ctx) }
+
+// May returns what the caller may do: in process, everything.
+func (s *Service) May(ctx context.Context) (Rights, error) {
+	return Rights{Sign: true, Create: true, Forget: true, Operate: true}, s.Ping(ctx)
+}

@@ -18,6 +18,7 @@ import (
 // The calls. All but ping are POST with a JSON body; ping is GET.
 const (
 	pathCreate = "/v1/create-key"
+	pathBegin  = "/v1/may-begin"
 	pathHolds  = "/v1/holds"
 	pathSign   = "/v1/sign"
 	pathForget = "/v1/forget"
@@ -58,6 +59,9 @@ type (
 	}
 	floorsAnswer struct {
 		Floors []Floor `json:"floors"`
+	}
+	pingAnswer struct {
+		Rights []string `json:"rights"`
 	}
 )
 

@@ -27,6 +27,7 @@ var (
 	ErrTLS             = errors.New("the trust server's certificate is not valid")               // [*TLSError]
 	ErrNotTrustServer  = errors.New("not a trust server")                                        // it answers, but with something else
 	ErrConflict        = errors.New("someone else published first")
+	ErrNeedsOperator   = errors.New("the operator of the trust server has to act first") // [*ServerRefusal]
 	ErrUncertain       = errors.New("the trust server's answer was lost, and whether the change was published is not known")
 	ErrNotInitialized  = errors.New("repository has not been initialized") // neither on the server nor here
 	ErrInitialized     = errors.New("repository is already initialized")
@@ -128,8 +129,8 @@ func (e *RealmError) Is(t error) bool { return t == ErrRealm || t == ErrUnauthor
 // A ServerRefusal is a server's answer that is not a success, in the words of
 // the stock programs (notary-protocol 3.1). It matches [ErrUnauthorized] for
 // 401 and 403, [ErrConflict] for 409 and the code VERSION, [ErrUnreachable]
-// for 408, 429 and 5xx. [api.Error] and [api.Invalid] can be had from it with
-// [errors.As].
+// for 408, 429 and 5xx, [ErrNeedsOperator] for the code OPERATOR_NEEDED.
+// [api.Error] and [api.Invalid] can be had from it with [errors.As].
 type ServerRefusal struct {
 	Host string
 	Err  *api.Error
@@ -138,6 +139,8 @@ type ServerRefusal struct {
 func (e *ServerRefusal) Error() string {
 	var invalid *api.Invalid
 	switch {
+	case e.Err.Code == api.NeedsOperator && errors.As(e.Err, &invalid):
+		return printable(invalid.Msg) // which is no fault of what was sent
 	case errors.As(e.Err, &invalid):
 		return printable(invalid.Error())
 	case e.Err.Code == api.Version || e.Err.Status == http.StatusConflict:
@@ -159,6 +162,8 @@ func (e *ServerRefusal) Is(t error) bool {
 		return s == http.StatusUnauthorized || s == http.StatusForbidden
 	case ErrConflict:
 		return s == http.StatusConflict || e.Err.Code == api.Version
+	case ErrNeedsOperator:
+		return e.Err.Code == api.NeedsOperator
 	case ErrUnreachable:
 		return s >= 500 && s < 600 || s == http.StatusRequestTimeout || s == http.StatusTooManyRequests
 	}

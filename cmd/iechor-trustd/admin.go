@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/iechor/trust/database/drivers"
+	"github.com/iechor/trust/signer"
 	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 )
@@ -40,6 +41,8 @@ line with --json.`,
 // An operator is a signer as administration needs it.
 type operator interface {
 	ledger
+	May(ctx context.Context) (signer.Rights, error)
+	Forget(ctx context.Context, gun tuf.GUN) error
 	Recall(ctx context.Context, gun tuf.GUN) error
 }
 
@@ -47,11 +50,12 @@ type operator interface {
 type admin struct {
 	*app
 	dir    string // of a sandbox; empty: config was loaded from a file
-	where  string // the flag that names dir or the file, for commands that are shown
+	where  string // the flags that name dir or the file, and an operator, for commands that are shown
 	config *serverConfig
 	store  storage.Archive
-	keys   operator // nil: see silent
-	silent error    // why the signer cannot be asked
+	keys   operator      // nil: see silent
+	silent error         // why the signer cannot be asked
+	may    signer.Rights // what the signer allows
 }
 
 // adminCommand completes c: with the flags that say which store is meant, and
@@ -71,6 +75,11 @@ func (a *app) adminCommand(c *cobra.Command, withSigner bool, do func(ctx contex
 			s.where = "--config " + file
 			if err := load(s.config, file, a.env, c.Flags()); err != nil {
 				return err
+			}
+			for _, name := range []string{"signer-certificate", "signer-key"} { // an operator's
+				if f := c.Flags().Lookup(name); f.Changed {
+					s.where += fmt.Sprintf(" --%s %s", name, f.Value)
+				}
 			}
 		} else {
 			s.config.Storage = sandboxServer(s.dir)
@@ -104,7 +113,8 @@ func (s *admin) openSigner(ctx context.Context) (closeSigner func(), err error) 
 			return nil, err
 		}
 		s.keys = service
-		return closeSigner, nil
+		s.may, err = service.May(ctx)
+		return closeSigner, err
 	}
 	log, err := newLog(s.err, "warn")
 	if err != nil {
@@ -114,9 +124,7 @@ func (s *admin) openSigner(ctx context.Context) (closeSigner func(), err error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := client.Ping(ctx); err != nil {
-		s.silent = err
-	} else {
+	if s.may, s.silent = client.May(ctx); s.silent == nil {
 		s.keys = client
 	}
 	return client.Close, nil

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/iechor/trust/signer"
 	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/terminal"
 	"github.com/iechor/trust/tuf"
@@ -41,7 +40,7 @@ func newAdminResetCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reset REPOSITORY",
 		Short: "End a repository whose owner has lost the root key",
-		Long: `Example: iechor-trustd admin reset registry.example/app --reason 'ticket 4711: root key lost' --config server.yaml
+		Long: `Example: iechor-trustd admin reset registry.example/app --reason 'ticket 4711: root key lost' --config server.yaml --signer-certificate operator.crt --signer-key operator.key
 
 Ends a repository, so that its owner can publish under the same name with a new
 root key. This is what is left when the root key is lost for good: everybody who
@@ -51,8 +50,9 @@ what is lost, and has the name typed; --yes does not ask.
 Nothing is erased: its files are kept for as long as retention.deleted of the
 server says, can be seen with "admin show --incarnation N", and come back with
 "admin restore" while nothing new was published. The audit trail tells of it,
-with the reason, for ever. The signer drops the keys that it kept ready; to be
-called, it has to let this identity do so (right forget).`,
+with the reason, for ever. The signer ends what it remembers, for which the
+certificate has to be an operator's there (right forget): a server has no such
+right. Of a repository that a client has deleted, only that is left to do.`,
 	}
 	return a.reasonedCommand(c, (*admin).reset)
 }
@@ -61,13 +61,16 @@ func (s *admin) reset(ctx context.Context, gun tuf.GUN, o resetOptions) error {
 	if s.keys == nil {
 		return fmt.Errorf("the signer cannot be asked, and without it nothing could be published anew: nothing was changed, start it and try again: %w", s.silent)
 	}
+	if !s.may.Forget {
+		return errors.New("the signer does not let this identity end what it remembers, and nothing was changed: use --signer-certificate and --signer-key of one with the right forget")
+	}
 	all, err := s.incarnations(ctx, gun)
 	if err != nil {
 		return err
 	}
 	last := all[len(all)-1]
 	if !last.Lives() {
-		// The signer may not have been told.
+		// Deleted by a client, or the signer could not be told.
 		if err := s.forget(ctx, gun); err != nil {
 			return err
 		}
@@ -120,11 +123,7 @@ func (s *admin) unlessPublished(ctx context.Context, state *storage.State) (*sto
 
 // forget has the signer drop the keys of a repository that was ended.
 func (s *admin) forget(ctx context.Context, gun tuf.GUN) error {
-	err := s.keys.Forget(ctx, gun)
-	switch {
-	case errors.Is(err, signer.ErrDenied):
-		return fmt.Errorf("%s is ended, but the signer does not let this identity tell it so, and nothing can be published anew before: run the same command with --signer-certificate and --signer-key of one with the right forget: %w", gun, err)
-	case err != nil:
+	if err := s.keys.Forget(ctx, gun); err != nil {
 		return fmt.Errorf("%s is ended, but the signer could not be told, and nothing can be published anew before: run the same command again: %w", gun, err)
 	}
 	return nil
@@ -192,6 +191,9 @@ func (s *admin) restore(ctx context.Context, gun tuf.GUN, o resetOptions) error 
 	if s.keys == nil {
 		return fmt.Errorf("the signer cannot be asked, and without it the repository could not be renewed: nothing was changed, start it and try again: %w", s.silent)
 	}
+	if !s.may.Operate {
+		return errors.New("the signer does not let this identity take its keys back, and nothing was changed: use --signer-certificate and --signer-key of one with the right operate")
+	}
 	all, err := s.incarnations(ctx, gun)
 	if err != nil {
 		return err
@@ -212,12 +214,12 @@ func (s *admin) restore(ctx context.Context, gun tuf.GUN, o resetOptions) error 
 	if err := s.sure(ctx, gun, "Type the name of the repository to restore it: ", o.yes); err != nil {
 		return err
 	}
-	err = s.keys.Recall(ctx, gun)
-	switch {
-	case errors.Is(err, signer.ErrDenied):
-		return fmt.Errorf("the signer does not let this identity take its keys back, and nothing was changed: use --signer-certificate and --signer-key of one with the right operate: %w", err)
-	case err != nil:
-		return fmt.Errorf("nothing was changed: %w", err)
+	// A deletion that no operator has confirmed is none to the signer.
+	forgotten := !v.held(tuf.RoleTimestamp)
+	if forgotten {
+		if err := s.keys.Recall(ctx, gun); err != nil {
+			return fmt.Errorf("nothing was changed: %w", err)
+		}
 	}
 	_, err = s.store.Restore(ctx, gun, s.now(), s.theOperator(o.reason))
 	switch {
@@ -225,8 +227,11 @@ func (s *admin) restore(ctx context.Context, gun tuf.GUN, o resetOptions) error 
 		// If it is published, the signer's keys are needed.
 		return fmt.Errorf("it is not known whether %s is restored, because the connection to the database was lost: \"iechor-trustd admin show %[1]s %[2]s\" says whether it is published; if not, run the same command again: %[3]w", gun, s.where, err)
 	case err != nil:
-		// Something new can be published again only if the signer starts anew.
-		return errors.Join(fmt.Errorf("not restored: %w", err), s.keys.Forget(ctx, gun))
+		err = fmt.Errorf("not restored: %w", err)
+		if forgotten { // and is to stay so, or nothing new could be published
+			err = errors.Join(err, s.keys.Forget(ctx, gun))
+		}
+		return err
 	}
 	_, err = fmt.Fprintf(s.out, "%s is published again, as it was on %s\n", gun, date(last.Ended))
 	return err

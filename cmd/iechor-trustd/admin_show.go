@@ -113,6 +113,13 @@ type shownHistory struct {
 	storage.AuditRecord
 }
 
+// held reports whether the signer is known to hold a key of the role.
+func (v *shown) held(role tuf.RoleName) bool {
+	return slices.ContainsFunc(v.Roles, func(r *shownRole) bool {
+		return r.Role == role && slices.ContainsFunc(r.Keys, func(k shownKey) bool { return k.Held != nil && *k.Held })
+	})
+}
+
 func (s *admin) show(ctx context.Context, gun tuf.GUN, o showOptions) error {
 	all, err := s.incarnations(ctx, gun)
 	if err != nil {

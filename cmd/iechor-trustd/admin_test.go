@@ -24,10 +24,19 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
-// The stories of administration, with a server and a signer that run as
+// The stories of administration, each with a server and a signer that run as
 // processes, the client, and the stock client.
 func TestAdminScripts(t *testing.T) {
 	t.Parallel()
+	for _, story := range []string{"reset", "anew"} {
+		t.Run(story, func(t *testing.T) {
+			t.Parallel()
+			adminScript(t, story)
+		})
+	}
+}
+
+func adminScript(t *testing.T, story string) {
 	s := newSite(t)
 	s.startSigner(t)
 	write(t, s.file("htpasswd"), aliceWonderland+carolChristmas)
@@ -48,7 +57,7 @@ func TestAdminScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:       "testdata/admin",
+		Files:     []string{filepath.Join("testdata", "admin", story+".txtar")},
 		Condition: peerCondition,
 		Setup: func(e *testscript.Env) error {
 			for _, name := range []string{"ROOT", "TARGETS", "SNAPSHOT"} {

@@ -101,7 +101,7 @@ func (a *app) checkConfig(ctx context.Context, file string) error {
 		}
 	}
 	if n > 0 {
-		return fmt.Errorf("%s, the configuration of a %s, has %d mistakes", file, what, n)
+		return fmt.Errorf("%s, the configuration of a %s, has %s", file, what, plural(n, "mistake"))
 	}
 	_, err = fmt.Fprintf(a.out, "%s can be the configuration of a %s\n", file, what)
 	return err

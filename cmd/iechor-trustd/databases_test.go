@@ -14,6 +14,7 @@ import (
 
 	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/database/drivers"
+	"github.com/iechor/trust/tuf"
 )
 
 // The stock clients' whole life of a repository, with server and signer on
@@ -33,6 +34,7 @@ func stockClient(t *testing.T, fresh databasetest.Fresh) {
 			}, func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Check(ts.Exec("iechor-trustd", "check", "--config", s.file("server.yaml")))
 			})
+			p.Cmds["forget"] = func(_ *testscript.TestScript, _ bool, args []string) { s.forget(t, tuf.GUN(args[0])) }
 			p.Files = []string{filepath.Join("testdata", "interop_"+story+".txtar")}
 			testscript.Run(t, p)
 		})

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/iechor/trust/signer"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -30,13 +32,13 @@ what happened, and not an attack, --lower-to the version of the timestamp that
 the store now has (0: it has none) lets publishing go on. What was signed is not
 signed a second time all the same.
 
---forget ends what is remembered of a repository that was deleted by a server
-which may not do that itself: the next one of that name begins anew, under new
-keys. The identity needs the right forget for it.
+--forget ends what is remembered of a repository that was deleted: the next one
+of that name begins anew, under new keys. Until then publishers are told that an
+operator has to act.
 
 --config takes the server's configuration file, of which only the signer's
-address is used. The certificate is that of an identity with the right operate,
-which a server does not have.`,
+address is used. The certificate is an operator's: of an identity with the right
+operate, or forget for --forget, neither of which a server can have.`,
 	}
 	c.Flags().StringVar(&o.config, "config", "", "configuration file of the server, YAML")
 	c.Flags().StringVar(&o.gun, "gun", "", "the repository")
@@ -72,16 +74,21 @@ func (a *app) floor(ctx context.Context, c *serverConfig, gun tuf.GUN, o floorOp
 		return err
 	}
 	defer client.Close()
+	right := "operate"
 	switch {
 	case o.lower >= 0:
 		err = client.LowerFloor(ctx, gun, o.lower)
 	case o.forget:
-		if err = client.Forget(ctx, gun); err == nil {
-			_, err = fmt.Fprintf(a.out, "forgotten: the next %s begins anew\n", gun)
-		}
-		return err
+		right, err = "forget", client.Forget(ctx, gun)
+	}
+	if errors.Is(err, signer.ErrDenied) {
+		return fmt.Errorf("nothing was changed: use --signer-certificate and --signer-key of an identity with the right %s, which a server has not: %w", right, err)
 	}
 	if err != nil {
+		return err
+	}
+	if o.forget {
+		_, err = fmt.Fprintf(a.out, "forgotten: the next %s begins anew\n", gun)
 		return err
 	}
 	floors, err := client.Floors(ctx, gun)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/signer"
+	"github.com/iechor/trust/tuf"
 )
 
 // stopSignal is what service managers send.
@@ -305,13 +306,9 @@ func (s *site) expand(text string) string {
 	return strings.NewReplacer("DIR", s.dir, "SIGNER", s.signerAt.l.Addr().String()).Replace(text)
 }
 
-// configureSigner writes the signer's configuration, with more lines. The server
-// has the rights, all of a server's if none are given.
-func (s *site) configureSigner(t testing.TB, more string, rights ...string) {
+// configureSigner writes the signer's configuration, with more lines.
+func (s *site) configureSigner(t testing.TB, more string) {
 	t.Helper()
-	if len(rights) == 0 {
-		rights = []string{"sign", "create", "forget"}
-	}
 	if !strings.Contains(more, "\nkey-encryption-key:") {
 		more += "\nkey-encryption-key: file:DIR/signer/kek"
 	}
@@ -321,7 +318,7 @@ tls: {certificate: DIR/signer.crt, key: DIR/signer.key}
 client-ca: DIR/site-ca.crt
 storage: "`+s.signerStorage+`"
 identities:
-  `+serverIdentity+`: [`+strings.Join(rights, ", ")+`]
+  `+serverIdentity+`: [sign, create]
   operator.example: [operate, forget]
 `+more+"\n"))
 }
@@ -347,6 +344,16 @@ func (s *site) dial(t testing.TB, ca *authority, show certificateFiles) *signer.
 	}
 	t.Cleanup(c.Close)
 	return c
+}
+
+// forget is what an operator does after a repository was deleted.
+func (s *site) forget(t testing.TB, gun tuf.GUN) {
+	t.Helper()
+	status, out, errs := runProcess(t, nil, "floor", "--config", s.file("server.yaml"), "--gun", string(gun), "--forget",
+		"--signer-certificate", s.operator.Certificate, "--signer-key", s.operator.Key)
+	if status != 0 || out != "forgotten: the next "+string(gun)+" begins anew\n" {
+		t.Errorf("floor --forget = %d %q %s", status, out, errs)
+	}
 }
 
 // check runs "iechor-trustd check" on the stores of both server and signer.

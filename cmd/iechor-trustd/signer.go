@@ -166,9 +166,6 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	log.Info("signer started", "listen", l.Addr().String(), "memory_locked", locked, "version", version())
-	for _, name := range overpowered(identities) {
-		log.Warn("an identity may sign and forget: whoever takes that server over can end repositories for good; give forget to an operator", "identity", name)
-	}
 	late, release := draining(ctx, time.Duration(c.DrainDelay), log, s.Drain)
 	defer release()
 	background, stop := context.WithCancel(late)
@@ -242,18 +239,6 @@ func listenSigner(where string) (net.Listener, error) {
 	return l, nil
 }
 
-// overpowered names the identities that hold what belongs into two hands
-// (attacks.md G3).
-func overpowered(identities map[string]signer.Rights) (names []string) {
-	for name, r := range identities {
-		if r.Sign && r.Forget {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 // rights reads what each identity may do.
 func rights(config map[string][]string) (map[string]signer.Rights, error) {
 	if len(config) == 0 {
@@ -261,18 +246,12 @@ func rights(config map[string][]string) (map[string]signer.Rights, error) {
 	}
 	out := make(map[string]signer.Rights, len(config))
 	for _, name := range slices.Sorted(maps.Keys(config)) {
-		list := config[name]
-		r := signer.Rights{
-			Sign: slices.Contains(list, "sign"), Create: slices.Contains(list, "create"),
-			Forget: slices.Contains(list, "forget"), Operate: slices.Contains(list, "operate"),
+		r, err := signer.ParseRights(config[name])
+		if err == nil {
+			err = r.Check()
 		}
-		for _, word := range list {
-			if !slices.Contains([]string{"sign", "create", "forget", "operate"}, word) {
-				return nil, fmt.Errorf("identities: %s: %q is not a right: choose of sign, create, forget, operate", name, word)
-			}
-		}
-		if r.Operate && (r.Sign || r.Create) {
-			return nil, fmt.Errorf("identities: %s: who signs must not operate: that is for another identity", name)
+		if err != nil {
+			return nil, fmt.Errorf("identities: %s: %w", name, err)
 		}
 		out[name] = r
 	}

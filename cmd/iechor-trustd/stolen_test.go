@@ -114,7 +114,6 @@ func (v *thief) listed(n int64, base state, more ...func(map[string]any)) api.Si
 func TestAttackStolenServer(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.configureSigner(t, "", "sign", "create")
 	s.startSigner(t)
 	server := s.startServer(t)
 	const gun, other = tuf.GUN("registry.example/app"), tuf.GUN("registry.example/other")

@@ -133,6 +133,8 @@ func spokenErrors() []spoken {
 		{"trust.ErrTLS", &trust.TLSError{Host: someServer, Dir: "/home/alice/.iechor/tls/" + someServer, Err: fmt.Errorf("tls: failed to verify certificate: %w", x509.UnknownAuthorityError{})}},
 		{"trust.ErrNotTrustServer", fmt.Errorf("%w: %s answered with status 404", trust.ErrNotTrustServer, someServer)},
 		{"trust.ErrConflict", fmt.Errorf("after 5 attempts: %w", trust.ErrConflict)},
+		{"trust.ErrNeedsOperator", &trust.ServerRefusal{Host: someServer, Err: api.NewError(api.NeedsOperator,
+			&api.Invalid{Fault: api.BadValidation, Msg: someRepository + " was published here before, and is gone: it cannot begin anew until …"})}},
 		{"trust.ErrUncertain", fmt.Errorf("%w: %w", trust.ErrUncertain, refusal(502, ""))},
 		{"trust.ErrNotInitialized", fmt.Errorf("%w: %s", trust.ErrNotInitialized, someRepository)},
 		{"trust.ErrInitialized", fmt.Errorf("%w: %s", trust.ErrInitialized, someRepository)},

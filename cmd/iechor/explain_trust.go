@@ -69,6 +69,8 @@ func explainServer(err error, c subject) (answer, bool) {
 	case errors.Is(err, trust.ErrNotTrustServer):
 		return exactly(exitCannot, "Error: no trust data available for remote repository "+c.gun+". Try running notary server and setting "+serverVariable+" to its HTTPS address",
 			"see whether "+c.server+" is right; it is "+err.Error())
+	case errors.As(err, &refusal) && errors.Is(err, trust.ErrNeedsOperator):
+		return exactlyOrSigning(c, refusal.Error(), "ask the operator of "+c.server+", who can allow it with \"iechor-trustd floor --gun "+c.gun+"\"; then do this again")
 	case errors.As(err, &refusal) && refusal.Err.Status >= http.StatusInternalServerError:
 		return exactlyOrSigning(c, refusal.Error(), "see whether "+c.server+" works, and try again")
 	case errors.As(err, &refusal):
