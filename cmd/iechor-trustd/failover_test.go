@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/iechor/trust/database/databasetest"
+	"github.com/iechor/trust/signer"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -16,11 +19,14 @@ import (
 func TestFailoverPostgreSQL(t *testing.T) {
 	t.Parallel()
 	pair := databasetest.StartPair(t)
-	survive(t, newSiteOn(t, pair.Setting(), pair.Setting()), "", pair.Fail)
+	s := newSiteOn(t, pair.Setting(), pair.Setting())
+	s.startSigner(t)
+	survive(t, s, []*process{s.startServer(t), s.startServer(t)}, pair.Fail)
 }
 
-// A node of a cluster is killed under load and comes back. Each server has
-// another node at the head of its list, so that two nodes are written to.
+// A node of a cluster is killed under load and comes back. Each server, and
+// each one's signer, has another node at the head of its list, so that two
+// nodes are written to, and two signers sign for the same repositories.
 func TestFailoverGalera(t *testing.T) {
 	t.Parallel()
 	cluster := databasetest.StartGalera(t, 3)
@@ -35,9 +41,73 @@ func TestFailoverGalera(t *testing.T) {
 		})
 	}
 	all.Wait()
-	survive(t, s, store[1], func() { cluster.Kill(0) })
+	s.startSigner(t)
+	second := start(t, "signer", "--config", s.file("signer.yaml"), "--storage", table[1])
+	server := start(t, "server", "--config", s.file("server.yaml"), "--storage", store[1], "--signer-url", "https://"+second.addr)
+	survive(t, s, []*process{s.startServer(t), server}, func() { cluster.Kill(0) })
+	for i, p := range []*process{s.signer, second} {
+		if !strings.Contains(p.log.String(), `"msg":"signed"`) {
+			t.Errorf("signer %d has signed nothing", i)
+		}
+	}
+	signedOnce(t, s, table[1])
 	cluster.Rejoin(0)
 	s.sound(t) // as the node has it that came back
+	signedOnce(t, s, table[0])
+}
+
+// signedOnce fails the test if the audit log of the signers does not verify, if
+// two things were ever signed as one version, or if a floor is below what was
+// signed.
+func signedOnce(t *testing.T, s *site, table string) {
+	t.Helper()
+	audit := []string{"audit", "--config", s.file("signer.yaml"), "--storage", table}
+	if status, out, errs := runProcess(t, nil, append(audit, "--verify")...); status != 0 {
+		t.Errorf("audit --verify = %d %q %q", status, out, errs)
+	}
+	status, out, errs := runProcess(t, nil, append(audit, "--json")...)
+	if status != 0 || errs != "" {
+		t.Errorf("audit = %d %s", status, errs)
+	}
+	type version struct {
+		gun  tuf.GUN
+		role tuf.RoleName
+		n    int64
+	}
+	signed, highest := map[version]string{}, map[version]int64{}
+	for line := range strings.Lines(out) {
+		var e signer.AuditRecord
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Event != signer.AuditSigned {
+			continue
+		}
+		v := version{e.GUN, e.Role, e.Version}
+		if before, twice := signed[v]; twice {
+			t.Errorf("%s %d of %s was signed twice: %s and %s", v.role, v.n, v.gun, before, e.Payload)
+		}
+		signed[v] = e.Payload
+		highest[version{e.GUN, e.Role, 0}] = max(highest[version{e.GUN, e.Role, 0}], e.Version)
+	}
+	if len(highest) != 2*failoverRepositories {
+		t.Errorf("%d roles were signed, want %d", len(highest), 2*failoverRepositories)
+	}
+	operator := s.dial(t, s.ca, s.operator)
+	for v, n := range highest {
+		floors, err := operator.Floors(t.Context(), v.gun)
+		if err != nil || len(floors) != 1 {
+			t.Errorf("floors of %s = %v, %v", v.gun, floors, err)
+			continue
+		}
+		floor := floors[0].TimestampSigned
+		if v.role == tuf.RoleSnapshot {
+			floor = floors[0].SnapshotSigned
+		}
+		if floor != n {
+			t.Errorf("%s of %s was signed up to version %d, and the floor is %d", v.role, v.gun, n, floor)
+		}
+	}
 }
 
 const (
@@ -56,17 +126,9 @@ type ack struct {
 
 // survive has clients publish to repositories through two servers while fail
 // kills a database server: nothing that was acknowledged is lost, and whoever
-// has been served again is served on. other is the second server's storage, if
-// it is another one.
-func survive(t *testing.T, s *site, other string, fail func()) {
+// has been served again is served on.
+func survive(t *testing.T, s *site, servers []*process, fail func()) {
 	t.Helper()
-	s.startSigner(t)
-	servers := []*process{s.startServer(t), nil}
-	if other == "" {
-		servers[1] = s.startServer(t)
-	} else {
-		servers[1] = start(t, "server", "--config", s.file("server.yaml"), "--storage", other)
-	}
 	repositories := make([]*publisher, failoverRepositories)
 	var all sync.WaitGroup
 	for i := range failoverClients {
