@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -130,6 +131,23 @@ func (e *Error) Error() string {
 		return fmt.Sprintf("%s: %s %s", e.Code, e.Message, d)
 	}
 	return fmt.Sprintf("%s: %s", e.Code, e.Message)
+}
+
+// maxRequestID bounds the id of a request, in bytes.
+const maxRequestID = 64
+
+// RequestID returns the id under which the log of the server has what went
+// wrong there, and "" if e, from [ReadError], has none that is a plain word.
+func (e *Error) RequestID() string {
+	raw, ok := e.Detail.(json.RawMessage)
+	var d struct{ Request string }
+	odd := func(c rune) bool {
+		return !('0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-' || c == '_' || c == '.')
+	}
+	if !ok || e.Status < 500 || json.Unmarshal(raw, &d) != nil || len(d.Request) > maxRequestID || strings.ContainsFunc(d.Request, odd) {
+		return ""
+	}
+	return d.Request
 }
 
 // Unwrap returns the typed detail of INVALID_UPDATE and OPERATOR_NEEDED.

@@ -121,3 +121,27 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	c.n += n
 	return n, err
 }
+
+// The id of a request is taken from what a server says of its own failure, if
+// it can be shown to people as it is.
+func TestRequestID(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		status       int
+		detail, want string
+	}{
+		{500, `{"Request":"0123456789abcdef"}`, "0123456789abcdef"},
+		{503, `{"Request":"a-b_c.D"}`, "a-b_c.D"},
+		{404, `{"Request":"0123456789abcdef"}`, ""},
+		{500, `{"Request":"a\u001b[31m"}`, ""},
+		{500, `{"Request":"a b"}`, ""},
+		{500, `{"Request":"` + strings.Repeat("a", 65) + `"}`, ""},
+		{500, `{"Request":7}`, ""},
+		{500, `["x"]`, ""},
+	} {
+		r := &http.Response{StatusCode: tt.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(`{"errors":[{"code":"UNKNOWN","message":"m","detail":` + tt.detail + `}]}`))}
+		if got := ReadError(r).RequestID(); got != tt.want {
+			t.Errorf("RequestID of %d %s = %q, want %q", tt.status, tt.detail, got, tt.want)
+		}
+	}
+}

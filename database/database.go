@@ -68,6 +68,11 @@ type DB struct {
 	born time.Time
 
 	retries, failures atomic.Int64
+
+	// Around, if it is not nil, is told of each transaction, "update" or
+	// "view", and the function that it returns of its end. It must be set
+	// before the first one.
+	Around func(ctx context.Context, what string) (context.Context, func(error))
 }
 
 // New takes over db, which speaks d.
@@ -116,22 +121,33 @@ const (
 // known. With any other error nothing was written.
 //
 // fn must not call Update: on SQLite it would wait for itself until ctx ends.
-func (d *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+func (d *DB) Update(ctx context.Context, fn func(*Tx) error) (err error) {
+	ctx, end := d.around(ctx, "update")
+	defer func() { end(err) }()
 	o := &sql.TxOptions{Isolation: sql.LevelSerializable}
 	if d.dialect == SQLite {
 		o = nil // always serializable
 	}
 	var used usage
-	err := d.retry(ctx, func() error { return d.write(ctx, o, used.by(d, fn)) })
+	err = d.retry(ctx, func() error { return d.write(ctx, o, used.by(d, fn)) })
 	return used.done(ctx, d, err)
 }
 
 // View runs fn in a read transaction: everything it reads is of one moment.
 // Like Update it may run fn again.
-func (d *DB) View(ctx context.Context, fn func(*Tx) error) error {
+func (d *DB) View(ctx context.Context, fn func(*Tx) error) (err error) {
+	ctx, end := d.around(ctx, "view")
+	defer func() { end(err) }()
 	var used usage
-	err := d.retry(ctx, func() error { return d.once(ctx, d.readOnly(), used.by(d, fn)) })
+	err = d.retry(ctx, func() error { return d.once(ctx, d.readOnly(), used.by(d, fn)) })
 	return used.done(ctx, d, err)
+}
+
+func (d *DB) around(ctx context.Context, what string) (context.Context, func(error)) {
+	if d.Around == nil {
+		return ctx, func(error) {}
+	}
+	return d.Around(ctx, what)
 }
 
 func (d *DB) readOnly() *sql.TxOptions {

@@ -35,6 +35,6 @@ func (s *Server) logTrail(ctx context.Context) error {
 	if len(last) == 0 || s.loggedTrail.Swap(last[0].Link.ID) == last[0].Link.ID {
 		return nil
 	}
-	s.c.Log.Info("audit trail", "entry", last[0].Link.ID, "hash", hex.EncodeToString(last[0].Link.Hash[:]))
+	s.c.Log.InfoContext(ctx, "audit trail", "entry", last[0].Link.ID, "hash", hex.EncodeToString(last[0].Link.Hash[:]))
 	return nil
 }

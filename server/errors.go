@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +10,7 @@ import (
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -22,19 +21,18 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 	var e *api.Error
 	var slow *api.SlowDownError
 	if errors.As(err, &slow) {
-		s.c.Log.Warn("the signer is asked too often", "method", r.Method, "gun", gun, "err", err)
+		s.c.Log.WarnContext(r.Context(), "the signer is asked too often", "method", r.Method, "gun", gun, "err", err)
 		w.Header().Set("Retry-After", strconv.Itoa(int(slow.After.Seconds())+1))
 		e = api.NewError(api.TooMany, nil)
 	} else if !errors.As(err, &e) {
-		id := requestID()
-		log := s.c.Log.Error
+		log := s.c.Log.ErrorContext
 		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-			log = s.c.Log.Debug // the requester has left
+			log = s.c.Log.DebugContext // the requester has left
 		}
 		if unavailable(err) {
-			log = s.c.Log.Warn
+			log = s.c.Log.WarnContext
 		}
-		log("request not answered", "request", id, "method", r.Method, "gun", gun, "err", err)
+		log(r.Context(), "request not answered", "method", r.Method, "gun", gun, "err", err)
 		code := api.Unknown
 		var f *failure
 		switch {
@@ -44,13 +42,13 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 		case errors.As(err, &f):
 			code = f.code
 		}
-		e = api.NewError(code, map[string]string{"Request": id})
+		e = api.NewError(code, map[string]string{"Request": traces.ID(r.Context())})
 	}
 	switch {
 	case r.Method == http.MethodDelete && e.Code == api.Unauthorized:
-		s.c.Log.Warn("deletion refused", "gun", gun, "remote", r.RemoteAddr) // attacks.md S6
+		s.c.Log.WarnContext(r.Context(), "deletion refused", "gun", gun, "remote", r.RemoteAddr) // attacks.md S6
 	case e.Code == api.NeedsOperator:
-		s.c.Log.Warn("the signer remembers more than the store: nothing is published until an operator says why", "gun", gun, "reason", e.Detail.(*api.Invalid).Msg)
+		s.c.Log.WarnContext(r.Context(), "the signer remembers more than the store: nothing is published until an operator says why", "gun", gun, "reason", e.Detail.(*api.Invalid).Msg)
 	}
 	s.counters.refused.Add(string(e.Code))
 	api.WriteError(w, e)
@@ -60,12 +58,6 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 // the store or the signer is failing over.
 func unavailable(err error) bool {
 	return errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrUncertain) || errors.Is(err, api.ErrUnavailable)
-}
-
-func requestID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // versionClash is the answer to a publisher whom another one, or its own

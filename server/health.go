@@ -98,7 +98,7 @@ func (s *Server) look(ctx context.Context) map[string]string {
 	faults := map[string]string{}
 	for name, ping := range map[string]func(context.Context) error{"DB operational": s.c.Store.Ping, "Trust operational": s.c.Keys.Ping} {
 		if err := ping(ctx); err != nil {
-			s.c.Log.Error("health check", "check", name, "err", err)
+			s.c.Log.ErrorContext(ctx, "health check", "check", name, "err", err)
 			faults[name] = "not reachable"
 		}
 	}
@@ -155,7 +155,7 @@ func (s *Server) forecast(ctx context.Context) string {
 	defer cancel()
 	all, err := s.c.Store.Forecast(ctx, now)
 	if err != nil {
-		s.c.Log.Error("sum up what expires", "err", err)
+		s.c.Log.ErrorContext(ctx, "sum up what expires", "err", err)
 		return s.forecasts.text // of the last time
 	}
 	var b strings.Builder

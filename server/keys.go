@@ -50,7 +50,7 @@ func (s *Server) serveRotate(w http.ResponseWriter, r *http.Request, route api.R
 	}); err != nil {
 		return err
 	}
-	s.c.Log.Info("key offered for rotation", "gun", route.GUN, "role", route.Role, "key", key.CanonicalID(), "by", by.Who)
+	s.c.Log.InfoContext(r.Context(), "key offered for rotation", "gun", route.GUN, "role", route.Role, "key", key.CanonicalID(), "by", by.Who)
 	return writeKey(w, key)
 }
 
@@ -138,9 +138,9 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 		err = s.c.Store.Delete(ctx, state, s.c.Now(), actor(r, by.Who))
 		if err == nil {
 			s.heads.drop(gun, state.Seq+1)
-			s.c.Log.Info("repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Who, "from", r.RemoteAddr)
+			s.c.Log.InfoContext(ctx, "repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Who, "from", r.RemoteAddr)
 			if s.c.Forget == nil {
-				s.c.Log.Warn("repository deleted; the signer remembers it until an operator has it forgotten", "gun", gun)
+				s.c.Log.WarnContext(ctx, "repository deleted; the signer remembers it until an operator has it forgotten", "gun", gun)
 			}
 			break
 		}

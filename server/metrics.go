@@ -14,6 +14,7 @@ type counters struct {
 	took      *metrics.Histogram
 	published *metrics.Counter
 	refused   *metrics.Counter
+	limited   *metrics.Counter
 	signed    *metrics.Counter
 	renewed   *metrics.Counter
 	cache     *metrics.Counter
@@ -36,6 +37,7 @@ func newCounters() counters {
 		took:      metrics.NewHistogram(metrics.Label{Name: "operation", Values: names}),
 		published: metrics.NewCounter(),
 		refused:   metrics.NewCounter(metrics.Label{Name: "reason", Values: reasons}),
+		limited:   metrics.NewCounter(metrics.Label{Name: "limit", Values: []string{limitRequests, limitChanges, limitRepository, limitUploads}}),
 		signed:    metrics.NewCounter(metrics.Label{Name: "role", Values: []string{string(tuf.RoleSnapshot), string(tuf.RoleTimestamp)}}, outcomes),
 		renewed:   metrics.NewCounter(outcomes),
 		cache:     metrics.NewCounter(metrics.Label{Name: "outcome", Values: []string{"hit", "miss"}}),
@@ -55,6 +57,7 @@ func (s *Server) writeCounters(p *metrics.Page) {
 	p.Histogram("iechor_server_request_duration_seconds", "Time from the header of a request to its answer.", c.took)
 	p.Counter("iechor_server_publishes_total", "Uploads that were accepted.", c.published)
 	p.Counter("iechor_server_refusals_total", "Requests that were refused, by the code of the answer.", c.refused)
+	p.Counter("iechor_server_limited_total", "Requests that were told to wait, by the limit that they met.", c.limited)
 	p.Counter("iechor_server_signatures_total", "Signatures that the signer was asked for.", c.signed)
 	p.Counter("iechor_server_renewals_total", "Repositories whose timestamp or snapshot was renewed ahead of time, and those that could not be.", c.renewed)
 	p.Counter("iechor_server_cache_reads_total", "Files by hash that were in memory, and those that were not.", c.cache)

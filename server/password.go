@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/traces"
 )
 
 // Users are the users of a small installation with their passwords, hashed.
@@ -136,6 +137,7 @@ func NewPasswordAuth(c PasswordConfig) (*PasswordAuth, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Log = slog.New(traces.Handler(c.Log.Handler()))
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -209,7 +211,7 @@ func (a *PasswordAuth) Login(r *http.Request) (*Identity, error) {
 			name = ""
 		}
 		a.fails.failed(from, a.c.Now())
-		a.c.Log.Info("login refused", "user", name, "from", from.String())
+		a.c.Log.InfoContext(r.Context(), "login refused", "user", name, "from", from.String())
 		return nil, nil
 	}
 	a.mu.Lock()

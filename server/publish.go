@@ -29,13 +29,18 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	if sw, ok := w.(*statusWriter); ok {
 		under = sw.ResponseWriter
 	}
+	free, err := s.limits.upload()
+	if err != nil {
+		return err
+	}
+	defer free()
 	body := &metered{ReadCloser: r.Body, all: &s.uploading, limit: s.c.Limits.Uploading}
 	defer body.done()
 	r.Body = body
 	files, err := api.ReadFiles(under, r, s.c.Limits.Upload)
 	switch {
 	case body.full:
-		return api.NewError(api.TooMany, nil)
+		return s.limits.refuse(limitUploads, time.Second)
 	case err != nil:
 		return err
 	}
@@ -95,7 +100,7 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by 
 			return &failure{api.Updating, err}
 		default:
 			s.counters.published.Add()
-			s.c.Log.Info("published", "gun", gun, "roles", up.roles(), "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Subject)
+			s.c.Log.InfoContext(ctx, "published", "gun", gun, "roles", up.roles(), "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Subject)
 			return nil
 		}
 	}
@@ -547,7 +552,7 @@ func (s *Server) commit(ctx context.Context, c *candidate) (*storage.State, erro
 			return nil, errors.Join(err, settled)
 		}
 		if state != nil {
-			s.c.Log.Warn("commit was reported to fail, and has happened", "gun", c.gun, "err", err)
+			s.c.Log.WarnContext(ctx, "commit was reported to fail, and has happened", "gun", c.gun, "err", err)
 			err = nil
 		}
 	}
@@ -562,7 +567,7 @@ func (s *Server) commit(ctx context.Context, c *candidate) (*storage.State, erro
 	}
 	n, err := s.newHead(ctx, state)
 	if err != nil {
-		s.c.Log.Warn("state not kept in memory", "gun", c.gun, "err", err)
+		s.c.Log.WarnContext(ctx, "state not kept in memory", "gun", c.gun, "err", err)
 		s.heads.drop(c.gun, state.Seq)
 		return state, nil
 	}

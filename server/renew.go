@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -36,10 +37,10 @@ func (s *Server) Run(ctx context.Context) {
 			for ctx.Err() == nil {
 				err := fn(ctx)
 				if err != nil && ctx.Err() == nil && !failing {
-					s.c.Log.Error(name, "err", err)
+					s.c.Log.ErrorContext(ctx, name, "err", err)
 				}
 				if err == nil && failing {
-					s.c.Log.Info(name + " works again")
+					s.c.Log.InfoContext(ctx, name+" works again")
 				}
 				failing = err != nil
 				// Instances must not move in step.
@@ -82,13 +83,17 @@ func (s *Server) Renew(ctx context.Context) error {
 			if s.unrenewed.waiting(gun, 0, now) {
 				continue
 			}
+			ctx, _ := traces.Receive(ctx, nil) // the signer's log shall name it as well
+			ctx, span := s.c.Traces.Begin(ctx, traces.Internal, "Renew", "")
+			span.Text("iechor.gun", string(gun))
 			_, err := s.renewing.do(ctx, gun, renewLimit, func(ctx context.Context) (*head, error) {
 				return s.renew(ctx, gun, s.spent)
 			})
+			span.End(err)
 			if err != nil && !errors.Is(err, storage.ErrNotFound) {
 				s.counters.renewed.Add("failed")
 				s.unrenewed.wait(gun, 0, now)
-				s.c.Log.Warn("not renewed", "gun", gun, "err", err)
+				s.c.Log.WarnContext(ctx, "not renewed", "gun", gun, "err", err)
 				continue
 			}
 			s.counters.renewed.Add("done")
@@ -175,7 +180,7 @@ func (s *Server) renewExpired(ctx context.Context, h *head) (*head, error) {
 	switch {
 	case errors.Is(err, errUnrenewable):
 		s.unrenewed.wait(gun, seq, now)
-		s.c.Log.Warn("served though expired", "gun", gun, "err", err)
+		s.c.Log.WarnContext(ctx, "served though expired", "gun", gun, "err", err)
 		return h, nil
 	case err != nil:
 		return nil, notFound(err)
@@ -229,7 +234,7 @@ func (s *Server) renew(ctx context.Context, gun tuf.GUN, due func(storage.Entry,
 	if _, err := s.commit(ctx, c); err != nil && !errors.Is(err, storage.ErrConflict) {
 		return nil, fmt.Errorf("renew %s: %w", gun, err)
 	}
-	s.c.Log.Debug("renewed", "gun", gun, "files", len(made))
+	s.c.Log.DebugContext(ctx, "renewed", "gun", gun, "files", len(made))
 	return s.heads.get(ctx, gun, true)
 }
 

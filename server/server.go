@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ import (
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/metrics"
 	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -78,6 +80,8 @@ type Limits struct {
 	// with 429.
 	Uploading int64
 
+	Uploads int // how many uploads may be under way at once; 100. Others are answered with 429
+
 	CacheBytes int64         // files kept in memory; 256 MiB
 	Heads      int           // repositories kept in memory; 50,000
 	Publish    time.Duration // one upload, from its last byte to the answer; 60 s
@@ -112,6 +116,12 @@ type Config struct {
 
 	KeyType tuf.KeyType // of new snapshot and timestamp keys; ecdsa if empty
 	Limits  Limits
+	Rates   Rates
+
+	// Proxies are the networks of those who are believed about whom they
+	// forward (X-Forwarded-For), and which trace a request belongs to.
+	Proxies []netip.Prefix
+	Traces  *traces.Tracer // nil: none
 
 	// Metrics adds to the page of metrics; nil: nothing.
 	Metrics func(*metrics.Page)
@@ -131,8 +141,9 @@ type Server struct {
 	heads       *heads
 	blobs       *cache
 	uploading   atomic.Int64 // bytes of uploads in memory
-	publishing  locks        // by GUN: this instance's publishers take turns
-	renewing    flight       // by GUN
+	limits      limiters
+	publishing  locks  // by GUN: this instance's publishers take turns
+	renewing    flight // by GUN
 	health      health
 	draining    atomic.Bool
 	metrics     *stock
@@ -186,6 +197,11 @@ func New(c Config) (*Server, error) {
 	}
 	c.Limits.Upload = c.Limits.Upload.WithDefaults()
 	orDefault(&c.Limits.Uploading, 2*c.Limits.Upload.Request)
+	orDefault(&c.Limits.Uploads, 100)
+	if c.Limits.Uploads < 0 || c.Rates.Requests < 0 || c.Rates.Changes < 0 || c.Rates.RepositoryChanges < 0 {
+		return nil, errors.New("limits cannot be negative")
+	}
+	c.Log = slog.New(traces.Handler(c.Log.Handler()))
 	s := &Server{
 		c:          c,
 		current:    newAging(c.MaxAge.Current, ", must-revalidate"),
@@ -194,6 +210,7 @@ func New(c Config) (*Server, error) {
 		metrics:    new(stock),
 		counters:   newCounters(),
 	}
+	s.limits = newLimiters(c.Rates, c.Limits.Uploads, s.counters.limited)
 	s.heads = newHeads(s)
 	return s, nil
 }
@@ -215,6 +232,8 @@ func (s *Server) options(now time.Time) tuf.Options {
 // ServeHTTP answers one request. The order is: parse, prefix, authorisation,
 // work.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, id := traces.Receive(r.Context(), r.Header)
+	w.Header()[traces.IDHeader] = []string{id}
 	if !slices.Contains(methods[:], r.Method) {
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
@@ -235,11 +254,39 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		op = opNothing
 	}
 	now := s.c.Now()
+	ctx, span := s.begin(ctx, r, route, op)
+	r = r.WithContext(ctx)
 	sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	if err := s.serve(sw, r, route, op, now); err != nil {
 		s.refuse(sw, r, route.GUN, err)
 	}
-	s.observe(op, r.Method, sw.status, s.c.Now().Sub(now))
+	span.Status(sw.status)
+	span.End(nil)
+	took := s.c.Now().Sub(now)
+	s.observe(op, r.Method, sw.status, took)
+	if s.c.Log.Enabled(ctx, slog.LevelDebug) {
+		s.c.Log.DebugContext(ctx, "request", "operation", op.String(), "method", r.Method, "gun", route.GUN, "status", sw.status, "duration", took, "remote", r.RemoteAddr)
+	}
+}
+
+// begin begins the span of a request. Only proxies are believed about which
+// trace it belongs to: others could have everything of theirs sent, or spoil
+// the traces of others.
+func (s *Server) begin(ctx context.Context, r *http.Request, route api.Route, op operation) (context.Context, *traces.Span) {
+	if s.c.Traces == nil {
+		return ctx, nil
+	}
+	parent := ""
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && among(at.Addr(), s.c.Proxies) {
+		parent = r.Header.Get(traces.ParentHeader)
+	}
+	ctx, span := s.c.Traces.Begin(ctx, traces.Server, op.String(), parent)
+	span.Text("http.request.method", r.Method)
+	span.Text("iechor.request", traces.ID(ctx))
+	if route.GUN != "" {
+		span.Text("iechor.gun", string(route.GUN))
+	}
+	return ctx, span
 }
 
 // serve answers the request, which came at now, or returns why it is refused;
@@ -253,13 +300,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 	}
 	var by Grant
 	if a, open := op.access(route.GUN); !open {
-		var err error
-		if by, err = s.c.Auth.Authorize(r, a); err != nil {
+		granted, err := s.c.Auth.Authorize(r, a)
+		// Who is refused is counted as well, by address.
+		if slow := s.limits.take(op, granted.Who, func() netip.Prefix { return client(r, s.c.Proxies) }, route.GUN, now); slow != nil {
+			return slow
+		}
+		if err != nil {
 			return err
 		}
+		by = granted
 	}
-	switch op {
-	case opUpload, opKey, opRotate, opDelete:
+	if op.changes() {
 		if err := s.writable(r.Context(), route.GUN); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -44,7 +45,8 @@ type AuditEntry struct {
 	Key      tuf.CanonicalID `json:"key,omitempty"`
 	Payload  string          `json:"payload,omitempty"` // hexadecimal SHA-256 of what was signed or refused
 	Expires  *time.Time      `json:"expires,omitempty"`
-	Detail   string          `json:"detail,omitempty"` // for people
+	Detail   string          `json:"detail,omitempty"`  // for people
+	Request  string          `json:"request,omitempty"` // the id under which the logs of server and signer have it
 	Through  *AuditAnchor    `json:"through,omitempty"`
 }
 
@@ -59,7 +61,7 @@ const maxDetail = 400
 // gives it: the log has one end, and a transaction that held it as well would
 // have all others wait, or fail.
 func (t *Table) record(ctx context.Context, x *database.Tx, e AuditEntry) error {
-	e.Time = e.Time.UTC().Truncate(time.Millisecond)
+	e.Time, e.Request = e.Time.UTC().Truncate(time.Millisecond), traces.ID(ctx)
 	if len(e.Detail) > maxDetail {
 		e.Detail = e.Detail[:maxDetail] + "…"
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -444,5 +447,32 @@ func TestParseAuditAnchor(t *testing.T) {
 	text := "17:" + strings.Repeat("ab", 32)
 	if m, err := ParseAuditAnchor(" " + text + "\n"); err != nil || m.String() != text {
 		t.Errorf("ParseAuditAnchor(%q) = %v, %v", text, m, err)
+	}
+}
+
+// A call stands in the log and in the audit log under the id of the request
+// that the server makes it for, and under a new one if it names none.
+func TestRequestID(t *testing.T) {
+	t.Parallel()
+	w, a := newWorld(t), newAuthority(t)
+	s := w.service(t, w.table, map[string]Rights{"server": {Create: true}})
+	base := w.serveService(t, a, s)
+	c := dial(t, base, a, a.client(t, "server"))
+	ctx, _ := traces.Receive(t.Context(), http.Header{traces.IDHeader: {"ticket-4711"}})
+	if _, err := c.CreateKey(ctx, tuf.ECDSA, tuf.RoleTimestamp, app); err != nil {
+		t.Fatal(err)
+	}
+	if all := w.trail(t, AuditQuery{GUN: app}); len(all) != 1 || all[0].Event != AuditCreated || all[0].Request != "ticket-4711" {
+		t.Errorf("audit log = %+v, want one entry with the id of the request", all)
+	}
+	for _, msg := range []string{"key created", "request"} {
+		if !regexp.MustCompile(`"msg":"` + msg + `",.*"request":"ticket-4711"}` + "\n").MatchString(w.log.String()) {
+			t.Errorf("the line %q lacks the id:\n%s", msg, w.log)
+		}
+	}
+	dial(t, base, a, a.client(t, "stranger")).Ping(t.Context()) // attacks.md G1: refused
+	all := w.trail(t, AuditQuery{})
+	if last := all[len(all)-1]; last.Event != AuditDenied || len(last.Request) != 16 {
+		t.Errorf("the refusal of a stranger stands there as %+v, want an id of its own", last)
 	}
 }

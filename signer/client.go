@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -212,7 +213,9 @@ func away(err error) error {
 	return err
 }
 
-func (c *Client) once(ctx context.Context, method, path string, question, answer any) error {
+func (c *Client) once(ctx context.Context, method, path string, question, answer any) (err error) {
+	ctx, span := traces.Start(ctx, traces.Client, "signer "+path)
+	defer func() { span.End(err) }()
 	var body io.Reader
 	if question != nil {
 		raw, err := json.Marshal(question)
@@ -229,6 +232,7 @@ func (c *Client) once(ctx context.Context, method, path string, question, answer
 		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
+	traces.Forward(ctx, r.Header)
 	resp, err := c.http.Do(r)
 	if err != nil {
 		return away(err)

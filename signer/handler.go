@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -134,15 +135,27 @@ func (s *Service) Handler() http.Handler {
 	table := calls()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
+		ctx, id := traces.Receive(r.Context(), r.Header)
+		w.Header().Set(traces.IDHeader, id)
 		who, may, refused := s.rights(r)
-		status := s.answer(w, r, table, who, may, refused)
-		level := slog.LevelInfo
-		if status == http.StatusForbidden || status >= 500 {
-			level = slog.LevelWarn
-		}
 		path := r.URL.Path
 		if _, known := table[path]; !known {
 			path = "unknown"
+		}
+		parent := ""
+		if refused == nil { // nobody else begins what is sent to the collector
+			parent = r.Header.Get(traces.ParentHeader)
+		}
+		ctx, span := s.traces.Begin(ctx, traces.Server, path, parent)
+		r = r.WithContext(ctx)
+		status := s.answer(w, r, table, who, may, refused)
+		span.Text("iechor.identity", who)
+		span.Text("iechor.request", id)
+		span.Status(status)
+		span.End(nil)
+		level := slog.LevelInfo
+		if status == http.StatusForbidden || status >= 500 {
+			level = slog.LevelWarn
 		}
 		s.counters.observe(path, status, time.Since(begin))
 		s.log.Log(r.Context(), level, "request", "identity", who, "remote", r.RemoteAddr, "path", path, "status", status, "duration", time.Since(begin))
@@ -187,10 +200,10 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, table map[strin
 		status, e := wireErrorOf(err)
 		if e.Code == codeSlow {
 			w.Header().Set("Retry-After", strconv.FormatInt((e.After+999)/1000, 10))
-			s.log.Warn("asked too often", "identity", who, "path", r.URL.Path, "after", time.Duration(e.After)*time.Millisecond)
+			s.log.WarnContext(ctx, "asked too often", "identity", who, "path", r.URL.Path, "after", time.Duration(e.After)*time.Millisecond)
 		}
 		if status >= 500 {
-			s.log.Error("request not answered", "path", r.URL.Path, "err", err)
+			s.log.ErrorContext(ctx, "request not answered", "path", r.URL.Path, "err", err)
 		}
 		return write(w, status, e)
 	}

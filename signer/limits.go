@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,81 +25,30 @@ type Rates struct {
 	RepositoryKeys       int // asked for, for one repository; 10
 }
 
-// burst is how many seconds' worth of calls may come at once.
-const burst = 10
-
-// maxMeters bounds the repositories that are counted at once. Those that come
-// to rest are forgotten.
-const maxMeters = 20_000
-
-// A meter counts one kind of call for many names.
-type meter struct {
-	rate int
-
-	mu sync.Mutex
-	m  map[string]*rate.Limiter // guarded by mu
-}
-
-func newMeter(given, preset int) *meter {
-	if given == 0 {
-		given = preset
-	}
-	return &meter{rate: given, m: map[string]*rate.Limiter{}}
-}
-
-// take counts one call of name, or returns after how long one is allowed.
-func (m *meter) take(name string, now time.Time) (wait time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	l := m.m[name]
-	if l == nil {
-		if len(m.m) >= maxMeters {
-			m.sweep(now)
-		}
-		l = rate.NewLimiter(rate.Limit(m.rate), burst*m.rate)
-		m.m[name] = l
-	}
-	r := l.ReserveN(now, 1)
-	if wait = r.DelayFrom(now); wait > 0 {
-		r.CancelAt(now)
-	}
-	return wait
-}
-
-// sweep forgets the names that are at rest, and all of them if none is: an
-// identity's own limit holds meanwhile.
-func (m *meter) sweep(now time.Time) {
-	for name, l := range m.m {
-		if l.TokensAt(now) >= float64(l.Burst()) {
-			delete(m.m, name)
-		}
-	}
-	if len(m.m) >= maxMeters {
-		clear(m.m)
-	}
-}
-
 // meters are those of one service.
 type meters struct {
-	signatures, repositorySignatures, keys, repositoryKeys *meter
+	signatures, repositorySignatures, keys, repositoryKeys *api.Meter
 	alarms                                                 *alarms
 }
 
 func newMeters(r Rates) meters {
 	return meters{
-		newMeter(r.Signatures, 2000), newMeter(r.RepositorySignatures, 200),
-		newMeter(r.Keys, 100), newMeter(r.RepositoryKeys, 10), &alarms{m: map[string]*alarmed{}},
+		api.NewMeter(cmp.Or(r.Signatures, 2000)), api.NewMeter(cmp.Or(r.RepositorySignatures, 200)),
+		api.NewMeter(cmp.Or(r.Keys, 100)), api.NewMeter(cmp.Or(r.RepositoryKeys, 10)), &alarms{m: map[string]*alarmed{}},
 	}
 }
 
 // allow counts a call of who for gun. The error is an *[api.SlowDownError].
-func allow(identity, repository *meter, who string, gun tuf.GUN, now time.Time) error {
-	wait := max(identity.take(who, now), repository.take(string(gun), now))
+func allow(identity, repository *api.Meter, who string, gun tuf.GUN, now time.Time) error {
+	wait := max(identity.Take(who, now), repository.Take(string(gun), now))
 	if wait > 0 {
 		return &api.SlowDownError{After: wait}
 	}
 	return nil
 }
+
+// maxAlarmed bounds the callers whose refusals are counted.
+const maxAlarmed = 20_000
 
 // alarms keeps refusals from filling the audit log: each caller has so many at
 // once, and then one now and then, which tells how many were left out.
@@ -124,7 +74,7 @@ func (a *alarms) take(who string, now time.Time) (leftOut int, ok bool) {
 	defer a.mu.Unlock()
 	one := a.m[who]
 	if one == nil {
-		if len(a.m) >= maxMeters {
+		if len(a.m) >= maxAlarmed {
 			clear(a.m)
 		}
 		one = &alarmed{limit: rate.NewLimiter(rate.Every(alarmEvery), alarmBurst)}
@@ -168,6 +118,6 @@ func (s *Service) sound(ctx context.Context, e AuditEntry) {
 		e.Detail = fmt.Sprintf("(%d more refusals before this one were not recorded) %s", leftOut, e.Detail)
 	}
 	if err := s.table.note(context.WithoutCancel(ctx), e); err != nil {
-		s.log.Error("refusal not recorded", "identity", e.Identity, "event", e.Event, "err", err)
+		s.log.ErrorContext(ctx, "refusal not recorded", "identity", e.Identity, "event", e.Event, "err", err)
 	}
 }

@@ -88,8 +88,8 @@ func TestClientWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := dial(t, w.serveService(t, a, s), a, a.client(t, "server"))
-	for range 100 * burst {
-		s.meters.repositoryKeys.take(string(app), clock())
+	for range 100 * api.MeterBurst {
+		s.meters.repositoryKeys.Take(string(app), clock())
 	}
 	if _, err := c.CreateKey(t.Context(), tuf.ECDSA, tuf.RoleTimestamp, app); !errors.As(err, new(*api.SlowDownError)) {
 		t.Errorf("CreateKey while the clock stands = %v, want a SlowDownError", err)
@@ -97,30 +97,5 @@ func TestClientWaits(t *testing.T) {
 	step.Store(int64(4 * time.Millisecond)) // the third try comes late enough
 	if _, err := c.CreateKey(t.Context(), tuf.ECDSA, tuf.RoleTimestamp, app); err != nil {
 		t.Errorf("CreateKey = %v, want the client to wait", err)
-	}
-}
-
-// Many names do not fill memory, and those at rest are forgotten first.
-func TestMeterIsBounded(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	m := newMeter(0, 1)
-	for range burst {
-		if wait := m.take("busy", now); wait != 0 {
-			t.Fatalf("take = %v", wait)
-		}
-	}
-	for i := range 2 * maxMeters {
-		m.take(fmt.Sprint(i), now.Add(-time.Hour))
-		if len(m.m) > maxMeters {
-			t.Fatalf("%d names are kept", len(m.m))
-		}
-	}
-	m.take("one more", now)
-	for i := range maxMeters {
-		m.take(fmt.Sprint("again", i), now)
-	}
-	if len(m.m) > maxMeters {
-		t.Errorf("%d names are kept", len(m.m))
 	}
 }

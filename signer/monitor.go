@@ -57,7 +57,7 @@ func (s *Service) unable(ctx context.Context) bool {
 	defer cancel()
 	err := s.Ping(ctx)
 	if err != nil {
-		s.log.Error("not ready", "err", err)
+		s.log.ErrorContext(ctx, "not ready", "err", err)
 	}
 	s.ready.at, s.ready.trouble = now, err != nil
 	return s.ready.trouble

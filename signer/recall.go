@@ -27,7 +27,7 @@ func (s *Service) recall(ctx context.Context, who string, gun tuf.GUN) error {
 	if err := s.table.recall(ctx, who, gun, s.now()); err != nil {
 		return fmt.Errorf("recall %s: %w", gun, err)
 	}
-	s.log.Warn("repository recalled by an operator", "identity", who, "gun", gun)
+	s.log.WarnContext(ctx, "repository recalled by an operator", "identity", who, "gun", gun)
 	return nil
 }
 

@@ -85,6 +85,7 @@ import (
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/metrics"
+	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -117,6 +118,7 @@ type Config struct {
 	Log        *slog.Logger     // nil: no log
 	// Metrics adds to the page of metrics; nil: nothing.
 	Metrics func(*metrics.Page)
+	Traces  *traces.Tracer // nil: none
 }
 
 // inProcess is who calls a Service's own methods.
@@ -135,6 +137,7 @@ type Service struct {
 	ready      readiness
 	counters   counters
 	metrics    func(*metrics.Page) // nil: nothing to add
+	traces     *traces.Tracer      // nil: none
 
 	testOnlySigned func() error // runs between the ledger and the answer
 }
@@ -151,7 +154,7 @@ func New(c Config) (*Service, error) {
 		return nil, errors.New("rates of the signer cannot be negative")
 	}
 	s := &Service{table: c.Table, limits: c.Limits, meters: newMeters(c.Rates), identities: map[string]Rights{}, now: c.Now, log: c.Log,
-		counters: newCounters(), metrics: c.Metrics}
+		counters: newCounters(), metrics: c.Metrics, traces: c.Traces}
 	if s.limits.Timestamp == 0 {
 		s.limits.Timestamp = 14 * 24 * time.Hour
 	}
@@ -176,6 +179,7 @@ func New(c Config) (*Service, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.log = slog.New(traces.Handler(s.log.Handler()))
 	return s, nil
 }
 
@@ -210,7 +214,7 @@ func (s *Service) createKey(ctx context.Context, who string, t tuf.KeyType, role
 	}
 	if made {
 		s.counters.made.Add()
-		s.log.Info("key created", "identity", who, "gun", gun, "role", role, "key", key.CanonicalID())
+		s.log.InfoContext(ctx, "key created", "identity", who, "gun", gun, "role", role, "key", key.CanonicalID())
 	}
 	return key, nil
 }
@@ -267,7 +271,7 @@ func (s *Service) sign(ctx context.Context, who string, r api.SignRequest) (tuf.
 	var restored *api.RestoredError
 	if errors.As(err, &restored) {
 		// Returned as well: the caller cannot do anything about it, people can.
-		s.log.Warn("published state has gone back", "gun", r.GUN, "role", restored.Role, "confirmed", restored.Confirmed, "base", restored.Base)
+		s.log.WarnContext(ctx, "published state has gone back", "gun", r.GUN, "role", restored.Role, "confirmed", restored.Confirmed, "base", restored.Base)
 	}
 	if err != nil {
 		return fail(err)
@@ -278,7 +282,7 @@ func (s *Service) sign(ctx context.Context, who string, r api.SignRequest) (tuf.
 		}
 	}
 	s.counters.signed.Add(string(r.Role))
-	s.log.Info("signed", "identity", who, "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", again)
+	s.log.InfoContext(ctx, "signed", "identity", who, "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", again)
 	return sig, public, nil
 }
 
@@ -297,7 +301,7 @@ func (s *Service) forget(ctx context.Context, who string, gun tuf.GUN) error {
 	if err := s.table.forget(ctx, who, gun, s.now()); err != nil {
 		return fmt.Errorf("forget %s: %w", gun, err)
 	}
-	s.log.Info("repository forgotten", "identity", who, "gun", gun)
+	s.log.InfoContext(ctx, "repository forgotten", "identity", who, "gun", gun)
 	return nil
 }
 
@@ -318,7 +322,7 @@ func (s *Service) lowerFloor(ctx context.Context, who string, gun tuf.GUN, times
 	if err := s.table.lower(ctx, who, gun, timestamp, s.now()); err != nil {
 		return fmt.Errorf("lower the floor of %s: %w", gun, err)
 	}
-	s.log.Warn("floor lowered by an operator", "identity", who, "gun", gun, "timestamp", timestamp)
+	s.log.WarnContext(ctx, "floor lowered by an operator", "identity", who, "gun", gun, "timestamp", timestamp)
 	return nil
 }
 

@@ -150,6 +150,7 @@ func signedLine(r signer.AuditRecord) string {
 	if r.Through != nil {
 		add("up to %s", r.Through.String())
 	}
+	add("request %s", r.Request)
 	add("(%s)", r.Detail)
 	return printable(strings.Join(words, " "))
 }

@@ -20,6 +20,7 @@ type authSettings struct {
 	Access         string           `yaml:"access" usage:"file with the rules of who may do what (YAML)"`
 	Token          tokenSettings    `yaml:"token"`
 	Htpasswd       htpasswdSettings `yaml:"htpasswd"`
+	Proxies        []string         `yaml:"proxies" usage:"networks of proxies that are believed about whom they forward (X-Forwarded-For, traceparent)"`
 	ClientCA       string           `yaml:"client-ca" usage:"file with the CA certificates that vouch for client certificates"`
 }
 
@@ -36,9 +37,8 @@ type tokenSettings struct {
 
 // htpasswdSettings say whose passwords are believed.
 type htpasswdSettings struct {
-	File    string   `yaml:"file" usage:"file with users and bcrypt hashes, as htpasswd -B writes it"`
-	Realm   string   `yaml:"realm" usage:"what people see when they are asked for a password"`
-	Proxies []string `yaml:"proxies" usage:"networks of proxies whose X-Forwarded-For is believed when failed logins are counted"`
+	File  string `yaml:"file" usage:"file with users and bcrypt hashes, as htpasswd -B writes it"`
+	Realm string `yaml:"realm" usage:"what people see when they are asked for a password"`
 }
 
 func defaultAuthSettings() authSettings {
@@ -55,7 +55,8 @@ type authentication struct {
 	files   []interface{ reload() }
 }
 
-// kinds returns the kinds of authentication that are spelled out.
+// kinds returns the kinds of authentication that are spelled out. The error has
+// a line for each thing that is wrong.
 func (c *authSettings) kinds() (all []string, err error) {
 	for word := range strings.SplitSeq(c.Authentication, ",") {
 		word = strings.TrimSpace(word)
@@ -65,11 +66,12 @@ func (c *authSettings) kinds() (all []string, err error) {
 		all = append(all, word)
 	}
 	has := func(kind string) bool { return slices.Contains(all, kind) }
+	var wrong []error
 	switch {
 	case has("none") && len(all) > 1:
-		return nil, errors.New("authentication is none and something else: leave one of them out")
+		wrong = append(wrong, errors.New("authentication is none and something else: leave one of them out"))
 	case has("token") && has("htpasswd"):
-		return nil, errors.New("authentication is both token and htpasswd: clients would not know which to use; choose one")
+		wrong = append(wrong, errors.New("authentication is both token and htpasswd: clients would not know which to use; choose one"))
 	}
 	for _, left := range []struct {
 		kind, setting string
@@ -81,18 +83,19 @@ func (c *authSettings) kinds() (all []string, err error) {
 	} {
 		if has(left.kind) != left.set {
 			if left.set {
-				return nil, fmt.Errorf("%s is set, and authentication is %s: add %s to it, or leave %s out", left.setting, c.Authentication, left.kind, left.setting)
+				wrong = append(wrong, fmt.Errorf("%s is set, and authentication is %s: add %s to it, or leave %s out", left.setting, c.Authentication, left.kind, left.setting))
+			} else {
+				wrong = append(wrong, fmt.Errorf("%s is not set: authentication is %s", left.setting, c.Authentication))
 			}
-			return nil, fmt.Errorf("%s is not set: authentication is %s", left.setting, c.Authentication)
 		}
 	}
 	switch {
 	case has("none") && c.Access != "":
-		return nil, errors.New("access is set, and authentication is none: nobody would be asked who they are, so no rule can hold")
+		wrong = append(wrong, errors.New("access is set, and authentication is none: nobody would be asked who they are, so no rule can hold"))
 	case c.Access == "" && (has("htpasswd") || has("certificate")):
-		return nil, errors.New("access is not set: it names the file that says who may do what, such as /etc/iechor-trustd/access.yaml")
+		wrong = append(wrong, errors.New("access is not set: it names the file that says who may do what, such as /etc/iechor-trustd/access.yaml"))
 	}
-	return all, nil
+	return all, errors.Join(wrong...)
 }
 
 // open makes the authorizer, and reads the files that it needs.
@@ -154,17 +157,25 @@ func (c *authSettings) tokens(a *authentication, rules func() *server.Rules, log
 	return auth, nil
 }
 
-func (c *authSettings) passwords(a *authentication, rules func() *server.Rules, log *slog.Logger, now func() time.Time) (server.Authorizer, error) {
-	var proxies []netip.Prefix
-	for _, text := range c.Htpasswd.Proxies {
+// proxies are the networks of those who are believed about whom they forward.
+func (c *authSettings) proxies() (proxies []netip.Prefix, err error) {
+	for _, text := range c.Proxies {
 		p, err := netip.ParsePrefix(text)
 		if one, oneErr := netip.ParseAddr(text); err != nil && oneErr == nil {
 			p, err = one.Prefix(one.BitLen())
 		}
 		if err != nil {
-			return nil, fmt.Errorf("htpasswd.proxies: %q is no network such as 10.1.0.0/16", text)
+			return nil, fmt.Errorf("proxies: %q is no network such as 10.1.0.0/16", text)
 		}
 		proxies = append(proxies, p.Masked())
+	}
+	return proxies, nil
+}
+
+func (c *authSettings) passwords(a *authentication, rules func() *server.Rules, log *slog.Logger, now func() time.Time) (server.Authorizer, error) {
+	proxies, err := c.proxies()
+	if err != nil {
+		return nil, err
 	}
 	users, err := watchFile("users", log, func(raw []byte) (*server.Users, error) {
 		return server.ParseUsers(raw, server.MinCost)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/iechor/trust/database/drivers"
 	"github.com/iechor/trust/server"
@@ -76,27 +75,24 @@ func (a *app) checkConfig(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	none := pflag.NewFlagSet("", pflag.ContinueOnError)
+	raw, err := readBounded(file)
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
 	var wrong []error
 	what := "trust server"
 	if ofSigner {
 		what = "signer"
 		c := defaultSignerConfig()
-		if err := load(c, file, a.env, none); err != nil {
-			return err
-		}
-		wrong = a.wrongWithSigner(ctx, c)
+		wrong = append([]error{parseConfig(raw, c), loadVariables(c, a.env)}, a.wrongWithSigner(ctx, c)...)
 	} else {
 		c := defaultServerConfig()
-		if err := load(c, file, a.env, none); err != nil {
-			return err
-		}
-		wrong = a.wrongWithServer(c)
+		wrong = append([]error{parseConfig(raw, c), loadVariables(c, a.env)}, a.wrongWithServer(c)...)
 	}
 	n := 0
 	for _, err := range wrong {
 		if err != nil {
-			n++
+			n += 1 + strings.Count(err.Error(), "\n")
 			fmt.Fprintln(a.out, err)
 		}
 	}
@@ -117,18 +113,25 @@ func (a *app) wrongWithServer(c *serverConfig) []error {
 	if authErr == nil && tlsErr == nil {
 		_, authErr = auth.askClients(t)
 	}
+	proxies, proxyErr := c.Auth.proxies()
+	if proxyErr != nil && authErr != nil && proxyErr.Error() == authErr.Error() {
+		proxyErr = nil // said already
+	}
+	_, tracesErr := c.Traces.open("", a.env, quiet)
 	client, signerErr := dialSigner(c.Signer, quiet)
 	if signerErr == nil {
 		client.Close()
 	}
 	_, keptErr := c.Retention.config()
+	limits, rates, limitErr := c.limits()
 	// Neither store nor signer is touched by New.
 	_, newErr := server.New(server.Config{
 		Store: struct{ storage.Store }{}, Keys: struct{ server.Keys }{}, Auth: server.NoAuth{}, Prefixes: c.Prefixes,
 		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
-		KeyType:   tuf.KeyType(c.KeyType),
+		KeyType:   tuf.KeyType(c.KeyType), Limits: limits, Rates: rates, Proxies: proxies,
 	})
-	return []error{checkAddress("listen", c.Listen), checkAddress("metrics-listen", c.MetricsListen), levelErr, tlsErr, authErr, a.checkStorage(c.Storage), signerErr, keptErr, newErr}
+	return []error{checkAddress("listen", c.Listen), checkAddress("metrics-listen", c.MetricsListen), levelErr, tlsErr, authErr, proxyErr,
+		a.checkStorage(c.Storage), signerErr, keptErr, limitErr, tracesErr, newErr}
 }
 
 // wrongWithSigner is the same for a signer. Keys in Vault or a token are
@@ -141,11 +144,12 @@ func (a *app) wrongWithSigner(ctx context.Context, c *signerConfig) []error {
 	if kekErr == nil {
 		closeKEK()
 	}
+	_, tracesErr := c.Traces.open("", a.env, slog.New(slog.DiscardHandler))
 	var listenErr error
 	if !strings.HasPrefix(c.Listen, "unix:") {
 		listenErr = checkAddress("listen", c.Listen)
 	}
-	return []error{listenErr, checkAddress("metrics-listen", c.MetricsListen), levelErr, tlsErr, rightsErr, a.checkStorage(c.Storage), kekErr}
+	return []error{listenErr, checkAddress("metrics-listen", c.MetricsListen), levelErr, tlsErr, rightsErr, a.checkStorage(c.Storage), kekErr, tracesErr}
 }
 
 func (a *app) checkStorage(setting string) error {

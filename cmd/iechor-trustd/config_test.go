@@ -37,13 +37,20 @@ storage: oracle:x
 prefixes: [a]
 log-level: loud
 retention: {deleted: 0s}
+limit: {uploads: 0}
+traces: {endpoint: "collector:4318"}
+proxies: [here]
+lisen: x
+idle: never
+idle: 3d
 `))
-	check("bad.yaml", exitFailed, `listen: "here" is not host:port`, `metrics-listen: "there"`, "authentication must be spelled out", "both plaintext and tls", "storage: ",
+	check("bad.yaml", exitFailed, `line 14: unknown key "lisen", did you mean "listen"?`, `line 15: idle: "never" is not a duration`, "line 16: idle stands in line 15 already",
+		"limit.uploads must be 1 or more", `traces.endpoint: "collector:4318" is not the address of a collector`, `proxies: "here" is no network`, `listen: "here" is not host:port`, `metrics-listen: "there"`, "authentication must be spelled out", "both plaintext and tls", "storage: ",
 		"invalid GUN prefix a", `log-level "loud"`, "retention.deleted", "signer.url is not set")
 	write(t, s.file("bad.yaml"), s.expand("key-encryption-key: file:DIR/none\nlisten: unix:DIR/sock\nmetrics-listen: x\nlog-level: loud\nidentities: {a: [rule]}\n"))
 	check("bad.yaml", exitFailed, "metrics-listen", "loud", `identities lacks "unix"`, `"rule" is not a right`, "storage is not set", "key-encryption-key: ")
-	write(t, s.file("bad.yaml"), "lisen: x\n")
-	check("bad.yaml", exitFailed)
+	write(t, s.file("bad.yaml"), s.expand("authentication: certificate, token\nhtpasswd: {file: DIR/none}\nplaintext: true\nstorage: sqlite:x\nsigner: {url: unix:/x}\n"))
+	check("bad.yaml", exitFailed, "htpasswd.file is set, and authentication is certificate, token", "token.keys is not set", "client-ca is not set", "access is not set")
 	if status, _, stderr := runApp(t, nil, "config", "check"); status != exitUsage || !strings.Contains(stderr, "--config must name") {
 		t.Errorf("config check without a file = %d %s", status, stderr)
 	}

@@ -136,38 +136,45 @@ func (o *custodian) vault(name string) (signer.KeyEncryption, error) {
 	return signer.NewVault(c)
 }
 
-// vaultToken returns what reads the token: a file is read each time, because
-// an agent writes new ones into it.
+// vaultToken returns what reads the token, which an agent may renew.
 func (o *custodian) vaultToken(setting string) (func() (string, error), error) {
+	read, err := reference("vault.token", setting, o.env)
+	if err != nil {
+		return nil, err
+	}
+	return func() (string, error) {
+		token, err := read()
+		if err == nil && strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+			err = errors.New("the token of Vault has characters that no token has")
+		}
+		return token, err
+	}, nil
+}
+
+// reference returns what reads the secret that a setting names, each time anew,
+// because others may write a new one into the file.
+func reference(name, setting string, env func(string) string) (func() (string, error), error) {
 	kind, rest, _ := strings.Cut(setting, ":")
 	switch {
 	case kind == "file" && rest != "":
 		return func() (string, error) {
 			raw, err := keys.ReadSecret(rest)
 			if err != nil {
-				return "", fmt.Errorf("token file %s: %w", rest, err)
+				return "", fmt.Errorf("%s: file %s: %w", name, rest, err)
 			}
 			defer clear(raw) // G5
-			return header(string(raw))
+			return string(raw), nil
 		}, nil
 	case kind == "env" && rest != "":
 		return func() (string, error) {
-			text := o.env(rest)
+			text := env(rest)
 			if text == "" {
-				return "", fmt.Errorf("variable %s is empty: it should hold the token of Vault", rest)
+				return "", fmt.Errorf("%s: variable %s is empty", name, rest)
 			}
-			return header(text)
+			return text, nil
 		}, nil
 	}
-	return nil, errors.New(`vault.token is named by "file:PATH" or "env:NAME"`)
-}
-
-// header demands that a token can stand in a header.
-func header(token string) (string, error) {
-	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return "", errors.New("the token of Vault has characters that no token has")
-	}
-	return token, nil
+	return nil, fmt.Errorf(`%s is named by "file:PATH" or "env:NAME"`, name)
 }
 
 // tokenLimit bounds the first look at a token.

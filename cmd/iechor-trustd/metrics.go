@@ -5,10 +5,11 @@ import (
 
 	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/metrics"
+	"github.com/iechor/trust/traces"
 )
 
 // processMetrics are those that server and signer have in common.
-func processMetrics(db *database.DB) func(*metrics.Page) {
+func processMetrics(db *database.DB, t *traces.Tracer) func(*metrics.Page) {
 	return func(p *metrics.Page) {
 		p.Gauge("iechor_build_info", "The program that runs.", 1, "version", version(), "go", runtime.Version())
 		pool := db.SQL().Stats()
@@ -23,5 +24,10 @@ func processMetrics(db *database.DB) func(*metrics.Page) {
 		retries, failures := db.Trouble()
 		p.Total("iechor_database_retries_total", "Transactions that were run again: others were in the way, or the connection was lost.", float64(retries))
 		p.Total("iechor_database_failures_total", "Transactions that were given up: busy, away, or of unknown outcome.", float64(failures))
+		if t != nil {
+			sent, lost := t.Counts()
+			p.Total("iechor_traces_spans_sent_total", "Spans that the collector has taken.", float64(sent))
+			p.Total("iechor_traces_spans_lost_total", "Spans that were not sent: the collector was away or too slow.", float64(lost))
+		}
 	}
 }

@@ -45,6 +45,13 @@ type serverConfig struct {
 	Idle        duration  `yaml:"idle" usage:"repositories unread for so long are renewed at their next read, not ahead of time (0s: always ahead)"`
 	KeyType     string    `yaml:"key-type" usage:"of new snapshot and timestamp keys: ecdsa or ed25519"`
 	VersionStep int64     `yaml:"version-step" usage:"largest step between the versions of consecutive files"`
+	Limit       struct {
+		Requests          int64 `yaml:"requests" usage:"requests a second of one client (0: no limit)"`
+		Changes           int64 `yaml:"changes" usage:"uploads, deletions and questions for keys a second of one client (0: no limit)"`
+		RepositoryChanges int64 `yaml:"repository-changes" usage:"the same for one repository, by all clients together (0: no limit)"`
+		Uploads           int64 `yaml:"uploads" usage:"uploads that may be under way at once"`
+	} `yaml:"limit"`
+	Traces tracesSettings `yaml:"traces"`
 
 	MetricsListen string   `yaml:"metrics-listen" usage:"address for health and metrics alone, host:port, without TLS"`
 	DrainDelay    duration `yaml:"drain-delay" usage:"how long requests are still taken after SIGTERM, while /readyz says 503"`
@@ -70,6 +77,15 @@ func (r retention) config() (storage.Config, error) {
 		Deleted: time.Duration(r.Deleted), Changes: time.Duration(r.Changes)}, nil
 }
 
+// limits are those of the configuration as the server takes them.
+func (c *serverConfig) limits() (server.Limits, server.Rates, error) {
+	if c.Limit.Uploads < 1 {
+		return server.Limits{}, server.Rates{}, errors.New("limit.uploads must be 1 or more: nothing could be published")
+	}
+	return server.Limits{Step: c.VersionStep, Uploads: int(c.Limit.Uploads)},
+		server.Rates{Requests: int(c.Limit.Requests), Changes: int(c.Limit.Changes), RepositoryChanges: int(c.Limit.RepositoryChanges)}, nil
+}
+
 // signerAddress says how a server reaches its signer.
 type signerAddress struct {
 	URL         string `yaml:"url" usage:"the signer: https://HOST:PORT, or unix:PATH"`
@@ -85,6 +101,8 @@ func defaultServerConfig() *serverConfig {
 	c.Retention.Superseded, c.Retention.Timestamps = duration(storage.DefaultSuperseded), duration(storage.DefaultTimestamps)
 	c.Retention.Deleted = duration(storage.DefaultDeleted)
 	c.Idle = duration(60 * 24 * time.Hour)
+	c.Limit.Requests, c.Limit.Changes, c.Limit.RepositoryChanges, c.Limit.Uploads = 2000, 200, 50, 100
+	c.Traces.OneIn = 1
 	return c
 }
 
@@ -106,17 +124,17 @@ Flags stand over variables, variables over the file.`,
 		if err := load(config, file, a.env, c.Flags()); err != nil {
 			return err
 		}
-		return a.server(c.Context(), config, func() (string, error) {
+		return a.server(c.Context(), config, func() (any, error) {
 			again := defaultServerConfig()
-			err := load(again, file, a.env, c.Flags())
-			return again.LogLevel, err
+			return again, load(again, file, a.env, c.Flags())
 		})
 	}
 	return c
 }
 
-// server runs the trust server until ctx ends. level reads the log level again.
-func (a *app) server(ctx context.Context, c *serverConfig, level func() (string, error)) error {
+// server runs the trust server until ctx ends. again reads the configuration
+// anew.
+func (a *app) server(ctx context.Context, c *serverConfig, again func() (any, error)) error {
 	log, levels, err := newLogAt(a.err, c.LogLevel)
 	if err != nil {
 		return err
@@ -137,6 +155,18 @@ func (a *app) server(ctx context.Context, c *serverConfig, level func() (string,
 		return err
 	}
 	defer keys.Close()
+	proxies, err := c.Auth.proxies()
+	if err != nil {
+		return err
+	}
+	tracer, err := c.Traces.open("iechor-trust-server", a.env, log)
+	if err != nil {
+		return err
+	}
+	limits, rates, err := c.limits()
+	if err != nil {
+		return err
+	}
 	kept, err := c.Retention.config()
 	if err != nil {
 		return err
@@ -146,14 +176,15 @@ func (a *app) server(ctx context.Context, c *serverConfig, level func() (string,
 		return err
 	}
 	defer closeStore()
+	traceDatabase(store.Database())
 	s, err := server.New(server.Config{
 		Store: store, Keys: keys, Auth: auth, Prefixes: c.Prefixes,
 		MaxAge:    server.MaxAge{Current: orNever(c.MaxAge.Current), Consistent: orNever(c.MaxAge.Consistent)},
 		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
 		Idle:      orNever(c.Idle),
-		Metrics:   processMetrics(store.Database()),
+		Metrics:   processMetrics(store.Database(), tracer),
 		NoMetrics: c.MetricsListen != "",
-		KeyType:   tuf.KeyType(c.KeyType), Limits: server.Limits{Step: c.VersionStep}, Log: log, Now: a.now,
+		KeyType:   tuf.KeyType(c.KeyType), Limits: limits, Rates: rates, Proxies: proxies, Traces: tracer, Log: log, Now: a.now,
 	})
 	if err != nil {
 		return err
@@ -178,7 +209,8 @@ func (a *app) server(ctx context.Context, c *serverConfig, level func() (string,
 	background, stop := context.WithCancel(late)
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(background) }) // renews and prunes
-	files := append(append(auth.files, certificates...), &levelFile{levels, level, log})
+	running.Go(func() { tracer.Run(background) })
+	files := append(append(auth.files, certificates...), &configFile{c, again, levels, log})
 	running.Go(func() { reloadOn(background, hup, files...) })
 	running.Go(func() {
 		if err := keys.Ping(background); err != nil && background.Err() == nil {

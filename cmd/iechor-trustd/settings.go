@@ -144,12 +144,10 @@ func load(config any, file string, env func(string) string, flags *pflag.FlagSet
 			return err
 		}
 	}
+	if err := loadVariables(config, env); err != nil {
+		return err
+	}
 	for _, s := range settings(reflect.ValueOf(config).Elem()) {
-		if text := env(s.variable()); text != "" {
-			if err := s.set(text); err != nil {
-				return fmt.Errorf("%s: %w", s.variable(), err)
-			}
-		}
 		if f := flags.Lookup(s.flag()); f != nil && f.Changed {
 			if err := s.set(f.Value.String()); err != nil {
 				return usage("--%s: %w", s.flag(), err)
@@ -157,6 +155,20 @@ func load(config any, file string, env func(string) string, flags *pflag.FlagSet
 		}
 	}
 	return nil
+}
+
+// loadVariables is the part of load that is about the environment. The error
+// has a line for each variable that is wrong.
+func loadVariables(config any, env func(string) string) error {
+	var wrong []error
+	for _, s := range settings(reflect.ValueOf(config).Elem()) {
+		if text := env(s.variable()); text != "" {
+			if err := s.set(text); err != nil {
+				wrong = append(wrong, fmt.Errorf("%s: %w", s.variable(), err))
+			}
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 // readConfig decodes a YAML file strictly: one document, known keys only.
@@ -198,8 +210,8 @@ func onlyDocument(raw []byte) (*yaml.Node, error) {
 	return doc.Content[0], nil
 }
 
-// fill puts what stands under a key of the file into v. Unknown keys are
-// refused with the name of the nearest known one, and so is what a key cannot
+// fill puts what stands under a key of the file into v. The error has a line
+// for each thing that is wrong. Unknown keys are refused with the name of the nearest known one, and so is what a key cannot
 // hold. A key without a value leaves the default.
 func fill(v reflect.Value, n *yaml.Node, path []string) error {
 	if n.Kind == yaml.AliasNode {
@@ -280,20 +292,23 @@ func fillMap(v reflect.Value, n *yaml.Node, path []string) error {
 // eachKey calls fn for the keys of a mapping, and refuses one that comes twice.
 func eachKey(n *yaml.Node, path []string, fn func(key, value *yaml.Node) error) error {
 	lines := map[string]int{}
+	var wrong []error
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode {
-			return fmt.Errorf("line %d: a key must be a word", key.Line)
+			wrong = append(wrong, fmt.Errorf("line %d: a key must be a word", key.Line))
+			continue
 		}
 		if line, twice := lines[key.Value]; twice {
-			return fmt.Errorf("line %d: %s stands in line %d already", key.Line, strings.Join(append(slices.Clone(path), key.Value), "."), line)
+			wrong = append(wrong, fmt.Errorf("line %d: %s stands in line %d already", key.Line, strings.Join(append(slices.Clone(path), key.Value), "."), line))
+			continue
 		}
 		lines[key.Value] = key.Line
 		if err := fn(key, n.Content[i+1]); err != nil {
-			return err
+			wrong = append(wrong, err)
 		}
 	}
-	return nil
+	return errors.Join(wrong...)
 }
 
 // nearest returns the name that takes the fewest single-character edits.

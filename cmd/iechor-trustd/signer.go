@@ -57,7 +57,8 @@ type signerConfig struct {
 		Keys                 int64 `yaml:"keys" usage:"questions for a key a second by one caller"`
 		RepositoryKeys       int64 `yaml:"repository-keys" usage:"questions for a key a second for one repository"`
 	} `yaml:"limit"`
-	AuditRetention duration `yaml:"audit-retention" usage:"how long entries of the audit log are kept; 0s: for ever"`
+	AuditRetention duration       `yaml:"audit-retention" usage:"how long entries of the audit log are kept; 0s: for ever"`
+	Traces         tracesSettings `yaml:"traces"`
 
 	MetricsListen string   `yaml:"metrics-listen" usage:"address for health and metrics alone, host:port, without TLS"`
 	DrainDelay    duration `yaml:"drain-delay" usage:"how long calls are still taken after SIGTERM, while /readyz says 503"`
@@ -69,6 +70,7 @@ func defaultSignerConfig() *signerConfig {
 	c.KeyLife, c.Vault.Timeout = duration(time.Hour), duration(10*time.Second)
 	c.Limit.Snapshot, c.Limit.Timestamp, c.Limit.KeysPerDay = duration(400*24*time.Hour), duration(14*24*time.Hour), 100
 	c.Limit.Signatures, c.Limit.RepositorySignatures, c.Limit.Keys, c.Limit.RepositoryKeys = 2000, 200, 100, 10
+	c.Traces.OneIn = 1
 	return c
 }
 
@@ -100,18 +102,18 @@ they run, see "iechor-trustd signer rewrap --help".`,
 		if err := load(config, file, a.env, c.Flags()); err != nil {
 			return err
 		}
-		return a.signer(c.Context(), config, locked, func() (string, error) {
+		return a.signer(c.Context(), config, locked, func() (any, error) {
 			again := defaultSignerConfig()
-			err := load(again, file, a.env, c.Flags())
-			return again.LogLevel, err
+			return again, load(again, file, a.env, c.Flags())
 		})
 	}
 	return c
 }
 
 // signer runs the signer until ctx ends. locked says whether its memory is
-// kept out of swap; level reads the log level again.
-func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level func() (string, error)) error {
+// kept out of swap; again reads the
+// configuration anew.
+func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, again func() (any, error)) error {
 	log, levels, err := newLogAt(a.err, c.LogLevel)
 	if err != nil {
 		return err
@@ -121,6 +123,10 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 		return err
 	}
 	t, files, err := signerTLS(c, log)
+	if err != nil {
+		return err
+	}
+	tracer, err := c.Traces.open("iechor-signer", a.env, log)
 	if err != nil {
 		return err
 	}
@@ -134,6 +140,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 		return err
 	}
 	defer closeTable()
+	traceDatabase(table.Database())
 	name, _ := os.Hostname() // for people; "" if there is none
 	up := &upkeep{table: table, id: rand.Text(), host: name + " " + c.Listen, retention: time.Duration(c.AuditRetention), now: a.now, log: log}
 	if err := up.present(ctx); err != nil {
@@ -141,7 +148,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 	}
 	defer up.absent(ctx)
 	s, err := signer.New(signer.Config{
-		Table: table, Identities: identities, Now: a.now, Log: log, Metrics: processMetrics(table.Database()),
+		Table: table, Identities: identities, Now: a.now, Log: log, Metrics: processMetrics(table.Database(), tracer), Traces: tracer,
 		Limits: signer.Limits{
 			Snapshot: time.Duration(c.Limit.Snapshot), Timestamp: time.Duration(c.Limit.Timestamp), KeysPerDay: int(c.Limit.KeysPerDay),
 		},
@@ -171,7 +178,8 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, level fu
 	background, stop := context.WithCancel(late)
 	var running sync.WaitGroup
 	running.Go(func() { up.run(background) })
-	files = append(files, &levelFile{levels, level, log})
+	running.Go(func() { tracer.Run(background) })
+	files = append(files, &configFile{c, again, levels, log})
 	running.Go(func() { reloadOn(background, hup, files...) })
 	err = s.Serve(late, l, t)
 	stop()

@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -140,18 +142,26 @@ func (w *watched[T]) renew(read bool, err error) {
 	}
 }
 
-// A levelFile is the log level of a configuration, which can be read again.
-type levelFile struct {
-	level *slog.LevelVar
-	read  func() (string, error)
-	log   *slog.Logger
+// A configFile is the configuration that a process runs with, which can be read
+// again: the log level is taken up, and what else has changed is named.
+type configFile struct {
+	running any // a pointer to the struct
+	again   func() (any, error)
+	level   *slog.LevelVar
+	log     *slog.Logger
 }
 
-func (f *levelFile) reload() {
-	text, err := f.read()
+const levelSetting = "log-level"
+
+func (f *configFile) reload() {
+	again, err := f.again()
 	var l slog.Level
 	if err == nil {
-		l, err = parseLevel(text)
+		for _, s := range settings(reflect.ValueOf(again).Elem()) {
+			if s.flag() == levelSetting {
+				l, err = parseLevel(s.value.String())
+			}
+		}
 	}
 	if err != nil {
 		f.log.Warn("log level not reloaded", "err", err)
@@ -162,6 +172,24 @@ func (f *levelFile) reload() {
 	}
 	f.log.Info("log level reloaded", "level", l.String())
 	f.level.Set(l)
+	if names := differing(reflect.ValueOf(f.running).Elem(), reflect.ValueOf(again).Elem(), nil); len(names) > 0 {
+		f.log.Warn("settings have changed that need a restart", "settings", names)
+	}
+}
+
+// differing names the settings, other than the log level, in which two
+// configurations differ.
+func differing(a, b reflect.Value, path []string) (names []string) {
+	others := fields(b)
+	for i, f := range fields(a) {
+		at := append(slices.Clone(path), f.path...)
+		if f.value.Kind() == reflect.Struct {
+			names = append(names, differing(f.value, others[i].value, at)...)
+		} else if name := strings.Join(at, "."); name != levelSetting && !reflect.DeepEqual(f.value.Interface(), others[i].value.Interface()) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // reloadOn reloads when a signal comes, until ctx ends.

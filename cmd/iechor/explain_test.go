@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -125,6 +126,8 @@ func spokenErrors() []spoken {
 		{"trust.ErrGone", &trust.Gone{Host: someServer, GUN: someRepository}},
 		{"trust.ErrUnreachable", &trust.Unreachable{Host: someServer, Err: errors.New("dial tcp 192.0.2.1:443: connect: connection refused")}},
 		{"trust.ErrUnreachable (503)", refusal(503, "")},
+		{"trust.ErrUnreachable (500, with the id of the request)", &trust.ServerRefusal{Host: someServer, Err: &api.Error{
+			Status: 500, Code: api.Unknown, Detail: json.RawMessage(`{"Request":"8b1f0c2d4e6a7788"}`)}}},
 		{"trust.ErrUnreachable (expired copy)", fmt.Errorf("%w, and: %w", role("timestamp", &tuf.Expired{At: at}), refusal(503, ""))},
 		{"trust.ErrUnauthorized", refusal(401, api.Unauthorized)},
 		{"trust.ErrUnauthorized (no login)", fmt.Errorf("no basic auth credentials (%w)", trust.ErrUnauthorized)},

@@ -72,7 +72,11 @@ func explainServer(err error, c subject) (answer, bool) {
 	case errors.As(err, &refusal) && errors.Is(err, trust.ErrNeedsOperator):
 		return exactlyOrSigning(c, refusal.Error(), "ask the operator of "+c.server+", who can allow it with \"iechor-trustd floor --gun "+c.gun+"\"; then do this again")
 	case errors.As(err, &refusal) && refusal.Err.Status >= http.StatusInternalServerError:
-		return exactlyOrSigning(c, refusal.Error(), "see whether "+c.server+" works, and try again")
+		hints := []string{"see whether " + c.server + " works, and try again"}
+		if id := refusal.Err.RequestID(); id != "" {
+			hints = append(hints, "if it goes on, tell the operator of "+c.server+" the request id "+id+": its log says why under that")
+		}
+		return exactlyOrSigning(c, refusal.Error(), hints...)
 	case errors.As(err, &refusal):
 		return exactlyOrSigning(c, refusal.Error(), "the trust server "+c.server+" did not accept the request; its operator can say why")
 	case errors.As(err, &away):
