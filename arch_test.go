@@ -15,7 +15,7 @@ const module = "github.com/iechor/trust"
 // packages on floors below its own.
 var floors = [][]string{
 	{"tuf", "certs", "terminal", "database", "metrics", "traces", "keys/piv/pivtest", "cmd/cmdtest"},
-	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest", "metrics/metricstest"},
+	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest", "metrics/metricstest", "traces/tracestest"},
 	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest", "signer/signertest"},
 	{"sandbox", "database/drivers"},
 	{"cmd/iechor", "cmd/iechor-trustd", "bench", "database/databasetest"},

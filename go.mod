@@ -54,12 +54,14 @@ require github.com/go-jose/go-jose/v4 v4.1.8
 // Token buckets, for how often the signer may be asked.
 require golang.org/x/time v0.16.0
 
-// Tests only: differences of structures, scripts, and another canonical JSON
-// to compare with.
+// Tests only: differences of structures, scripts, another canonical JSON to
+// compare with, and OpenTelemetry's own types to read what is sent to it.
 require (
 	github.com/google/go-cmp v0.7.0
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1
+	go.opentelemetry.io/proto/otlp v1.11.0
+	google.golang.org/protobuf v1.36.12
 )
 
 require (

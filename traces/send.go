@@ -139,14 +139,14 @@ func (t *Tracer) Run(ctx context.Context) {
 			return
 		}
 		if len(batch) > 0 {
-			t.send(ctx, batch)
+			t.send(ctx, batch, sendTries)
 			clear(batch)
 			batch = batch[:0]
 		}
 	}
 }
 
-// flush sends batch and what is in the queue.
+// flush sends batch and what is in the queue, as far as that goes at once.
 func (t *Tracer) flush(ctx context.Context, batch []*Span) {
 	for {
 		select {
@@ -158,19 +158,19 @@ func (t *Tracer) flush(ctx context.Context, batch []*Span) {
 		break
 	}
 	for ; len(batch) > batchSize; batch = batch[batchSize:] {
-		t.send(ctx, batch[:batchSize])
+		t.send(ctx, batch[:batchSize], 1)
 	}
 	if len(batch) > 0 {
-		t.send(ctx, batch)
+		t.send(ctx, batch, 1)
 	}
 }
 
 // send sends a batch, a few times where that may help. What comes meanwhile
 // waits in the queue, or is lost.
-func (t *Tracer) send(ctx context.Context, batch []*Span) {
+func (t *Tracer) send(ctx context.Context, batch []*Span, tries int) {
 	body := encode(t.resource, "github.com/iechor/trust", batch)
 	var err error
-	for try := range sendTries {
+	for try := range tries {
 		var wait time.Duration
 		var again bool
 		if wait, again, err = t.once(ctx, body); err == nil {
@@ -185,7 +185,7 @@ func (t *Tracer) send(ctx context.Context, batch []*Span) {
 			t.failing = true
 			t.c.Log.Warn("traces cannot be sent; requests are answered all the same", "collector", t.url, "err", err)
 		}
-		if !again || try == sendTries-1 {
+		if !again || try == tries-1 {
 			break
 		}
 		pause := time.NewTimer(max(wait, time.Second<<try))
