@@ -18,7 +18,7 @@ var floors = [][]string{
 	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest", "metrics/metricstest", "traces/tracestest"},
 	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest", "signer/signertest"},
 	{"sandbox", "database/drivers"},
-	{"cmd/iechor", "cmd/iechor-trustd", "bench", "database/databasetest"},
+	{"cmd/iechor", "cmd/iechor-trustd", "bench", "database/databasetest", "sandbox/sandboxtest"},
 }
 
 // never lists imports that the floors would allow and security does not.

@@ -84,6 +84,16 @@ func start(t testing.TB, args ...string) *process {
 
 func startCommand(t testing.TB, c *exec.Cmd) *process {
 	t.Helper()
+	p := begin(t, c)
+	if p.addr == "" {
+		t.Fatalf("%v ended: %v\n%s", c.Args[1:], p.cmd.ProcessState, &p.log)
+	}
+	return p
+}
+
+// begin starts a process and returns when it listens, or has ended.
+func begin(t testing.TB, c *exec.Cmd) *process {
+	t.Helper()
 	args := c.Args[1:]
 	p := &process{t: t, cmd: c, done: make(chan struct{}), news: make(chan struct{}, 1)}
 	logged, err := p.cmd.StderrPipe()
@@ -120,7 +130,6 @@ func startCommand(t testing.TB, c *exec.Cmd) *process {
 	select {
 	case p.addr = <-listening:
 	case <-p.done:
-		t.Fatalf("%v ended: %v\n%s", args, p.cmd.ProcessState, &p.log)
 	case <-time.After(patience):
 		t.Fatalf("%v does not listen\n%s", args, &p.log)
 	}

@@ -42,7 +42,7 @@ func (p *publisher) key(ctx context.Context, at *process, role tuf.RoleName) (tu
 	path := api.Route{Kind: api.Key, GUN: p.gun, Role: role}.Path()
 	status, body, err := p.site.get(ctx, "https://"+at.addr+path)
 	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("GET %s = %d %s", path, status, body)
+		err = &api.Error{Status: status, Message: fmt.Sprintf("GET %s = %d %s", path, status, body)}
 	}
 	if err != nil {
 		return tuf.PublicKey{}, err

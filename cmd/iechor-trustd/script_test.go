@@ -22,10 +22,11 @@ import (
 	"github.com/iechor/trust/cmd/cmdtest"
 	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/sandbox"
+	"github.com/iechor/trust/sandbox/sandboxtest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(cmdtest.Main(databasetest.Main(m)), map[string]func(){"iechor-trustd": main})
+	testscript.Main(cmdtest.Main(databasetest.Main(m)), map[string]func(){"iechor-trustd": main, "faulty": sandboxtest.Main})
 }
 
 // peers are the foreign programs that scripts run, and the Debian packages

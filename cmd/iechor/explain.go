@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/registry"
@@ -50,7 +51,7 @@ func explain(err error) (sentence string, hints []string, exit int) {
 		return "No signatures or cannot access " + printable(inspect.name) + ": " + strings.TrimPrefix(sentence, "iechor: "), hints, exit
 	}
 	c, err := contextOf(err)
-	a := c.could(err.Error(), "try again; if it stays like this, report it together with the output of \"iechor version\"")
+	a := c.could(err.Error(), whatNext(err))
 	for _, rule := range rules {
 		if found, ok := rule(err, c); ok {
 			a = found
@@ -67,6 +68,17 @@ func explain(err error) (sentence string, hints []string, exit int) {
 		hints = append(hints, oneLine(h))
 	}
 	return oneLine(a.sentence), hints, a.exit
+}
+
+// whatNext says what to do about an error that nobody knows better.
+func whatNext(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "there is no room left on that disk: make some, and run the same command again; what was there before is still there"
+	case errors.Is(err, syscall.EIO):
+		return "that disk does not keep what is written to it: look after it, or use another one, before you run the command again"
+	}
+	return "try again; if it stays like this, report it together with the output of \"iechor version\""
 }
 
 // oneLine keeps texts from servers, files and helpers from drawing on the

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,6 +188,8 @@ func spokenErrors() []spoken {
 		{"context.DeadlineExceeded", context.DeadlineExceeded},
 		{"fs.ErrNotExist", &fs.PathError{Op: "open", Path: "/nowhere", Err: fs.ErrNotExist}},
 		{"fs.ErrPermission", &fs.PathError{Op: "open", Path: "/home/alice/.iechor/config.json", Err: fs.ErrPermission}},
+		{"syscall.ENOSPC", stored(&fs.PathError{Op: "write", Path: "/home/alice/.iechor/trust/private/.new-1", Err: syscall.ENOSPC})},
+		{"syscall.EIO", stored(&fs.PathError{Op: "sync", Path: "/home/alice/.iechor/trust/private/.new-1", Err: syscall.EIO})},
 		{"errNoTrustedTags", errNoTrustedTags},
 		{"errPushDigest", errPushDigest},
 		{"errDigestNotSigned", &inspectError{someRepository + "@sha256:00", errDigestNotSigned}},

@@ -23,6 +23,7 @@ import (
 	"github.com/iechor/trust/keys/keystest"
 	"github.com/iechor/trust/registry"
 	"github.com/iechor/trust/sandbox"
+	"github.com/iechor/trust/sandbox/sandboxtest"
 	"github.com/iechor/trust/trust"
 	"github.com/iechor/trust/tuf"
 )
@@ -174,15 +175,7 @@ var killCases = []killCase{{
 // the published root names.
 func TestKilledBeforeEachWrite(t *testing.T) {
 	t.Parallel()
-	s, err := sandbox.Start(context.Background(), sandbox.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s := startKillSandbox(t)
 	images := twoImages(t)
 	for _, c := range slices.Concat(killCases, backupKillCases, custodyKills) {
 		t.Run(c.name, func(t *testing.T) {
@@ -194,7 +187,7 @@ func TestKilledBeforeEachWrite(t *testing.T) {
 			for n := 0; n < most; n += step {
 				gun := fmt.Sprintf("%s/%s-%d", s.Registry, strings.ReplaceAll(c.name, " ", "-"), n)
 				w := &killWorld{t: t, at: fmt.Sprint("killed before write ", n), gun: gun, layout: images, home: t.TempDir(), server: s}
-				if ended := w.try(c, n); ended {
+				if ended := w.try(c, sandboxtest.Fault{First: n, Count: 1}); ended {
 					if n == 0 {
 						t.Fatalf("iechor %q changed no file", c.command(w))
 					}
@@ -205,6 +198,20 @@ func TestKilledBeforeEachWrite(t *testing.T) {
 			t.Fatalf("it does not end within %d writes", most)
 		})
 	}
+}
+
+func startKillSandbox(t *testing.T) *sandbox.Sandbox {
+	t.Helper()
+	s, err := sandbox.Start(context.Background(), sandbox.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // A killWorld is one user with a home directory and a repository.
@@ -219,9 +226,9 @@ type killWorld struct {
 	ids map[string]string // of keys, by role, before the command
 }
 
-// try lets the command be killed before write n, and sees what is left. It
-// reports whether the command ended before that.
-func (w *killWorld) try(c killCase, n int) (ended bool) {
+// try lets the command run with a fault, and sees what is left. It reports
+// whether the command ended before that.
+func (w *killWorld) try(c killCase, f sandboxtest.Fault) (ended bool) {
 	t := w.t
 	if c.before != nil {
 		c.before(w)
@@ -236,12 +243,15 @@ func (w *killWorld) try(c killCase, n int) (ended bool) {
 	if c.gone != nil {
 		gone = c.gone(w)
 	}
-	what, out := w.kill(n, c.input, args)
+	what, out := w.kill(f, c.input, args)
 	ended = strings.HasPrefix(what, "ended ")
 	if ended && what != "ended 0" {
 		t.Fatalf("iechor %q: %s: %s", args, what, out)
 	}
-	w.at = fmt.Sprintf("write %d: %s", n, what)
+	w.at = fmt.Sprintf("write %d: %s", f.First, what)
+	if f.Errno != 0 && !ended {
+		w.said(f.Errno, what, out)
+	}
 	w.noLeaks()
 	if c.left != nil {
 		c.left(w)
@@ -502,14 +512,13 @@ func (w *killWorld) stockReads() {
 	}
 }
 
-// kill runs the client in a process of its own, and kills it before write n. It
-// returns what the client was about to do, or "ended STATUS".
-func (w *killWorld) kill(n int, input string, args []string) (what, out string) {
+// kill runs the client in a process of its own, with a fault. It returns what
+// the client was about to do then, and "ended STATUS" if it was not killed.
+func (w *killWorld) kill(f sandboxtest.Fault, input string, args []string) (what, out string) {
 	w.t.Helper()
-	program, err := exec.LookPath("iechor-killed")
-	w.check(err)
 	report := w.file("report")
-	cmd := exec.Command(program, append([]string{fmt.Sprint(n), w.home, report}, args...)...)
+	f.Dir, f.Report = w.home, report
+	cmd := f.Command(append([]string{"iechor"}, args...)...)
 	for name, value := range w.environment() {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}

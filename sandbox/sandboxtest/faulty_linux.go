@@ -1,35 +1,31 @@
-package main
+package sandboxtest
 
 import (
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
-	memory "unsafe" // there is a function of that name in this package
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// killedMain runs iechor, kills it with SIGKILL before its n-th change of a
-// file in a directory, counted from 0, and reports in a file what the change
-// would have been, or "ended STATUS":
-//
-//	iechor-killed N DIRECTORY REPORT ARGS…
-//
-// It has a process of its own because it waits for every thread there is.
-func killedMain() {
-	n, err := strconv.Atoi(os.Args[1])
-	if err != nil {
-		panic(err)
-	}
-	what, err := killed(n, os.Args[2], os.Args[4:])
+// Main is a program for testscript.Main, called "faulty", which [Fault.Command]
+// runs.
+func Main() {
+	runtime.LockOSThread() // a traced process obeys one thread
+	f, err := parse(os.Args[1:])
+	var what string
 	if err == nil {
-		err = os.WriteFile(os.Args[3], []byte(what), 0o600)
+		what, err = f.run(os.Args[fixed+1:])
+	}
+	if err == nil {
+		err = os.WriteFile(f.Report, []byte(what), 0o600)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -37,19 +33,27 @@ func killedMain() {
 	}
 }
 
-func killed(n int, dir string, args []string) (string, error) {
-	runtime.LockOSThread() // a traced process obeys one thread
-	program, err := exec.LookPath("iechor")
+// run runs a program, and returns what the first change would have been that
+// did not happen, or how the program ended.
+func (f Fault) run(args []string) (what string, err error) {
+	program, err := exec.LookPath(args[0])
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(program, args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
 	pid := cmd.Process.Pid
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM)
+	go func() {
+		for s := range told {
+			_ = cmd.Process.Signal(s) // it may have ended
+		}
+	}()
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(pid, &status, syscall.WALL, nil); err != nil {
 		return "", err
@@ -59,16 +63,20 @@ func killed(n int, dir string, args []string) (string, error) {
 		return "", err
 	}
 	seen := map[int]bool{pid: true}
-	what := ""
+	failing := map[int]bool{} // threads that are in a call that fails
+	n := 0                    // changes so far
 	for thread, signal := pid, 0; ; {
-		// The error is that the thread has ended, of which Wait4 tells.
-		_ = syscall.PtraceSyscall(thread, signal)
+		goOn := syscall.PtraceSyscall
+		if n == f.First+f.Count && !failing[thread] {
+			goOn = syscall.PtraceCont // at full speed
+		}
+		_ = goOn(thread, signal) // the error is that the thread has ended, of which Wait4 tells
 		if thread, err = syscall.Wait4(-1, &status, syscall.WALL, nil); err != nil {
 			return "", err
 		}
 		if (status.Exited() || status.Signaled()) && thread == pid {
-			if what == "" {
-				what = fmt.Sprint("ended ", status.ExitStatus())
+			if what == "" || f.Errno != 0 {
+				what = strings.TrimPrefix(fmt.Sprintf("%s, ended %d", what, status.ExitStatus()), ", ")
 			}
 			return what, nil
 		}
@@ -78,25 +86,38 @@ func killed(n int, dir string, args []string) (string, error) {
 		case stop == syscall.SIGSTOP && !seen[thread]: // how a new thread begins
 		case stop != syscall.SIGTRAP|0x80:
 			signal = int(stop)
-		case what == "":
-			change := changeOf(thread, dir)
+		case failing[thread]:
+			delete(failing, thread)
+			if err := failed(thread, f.Errno); err != nil {
+				return "", err
+			}
+		case n < f.First+f.Count:
+			change := f.changeOf(thread)
 			if change == "" {
 				break
 			}
-			if n--; n < 0 {
+			if n++; n <= f.First {
+				break
+			}
+			if what == "" {
 				what = change
-				if err := cmd.Process.Kill(); err != nil {
-					return "", err
-				}
+			}
+			if f.Errno == 0 {
+				err = cmd.Process.Kill()
+			} else if err = skip(thread); err == nil {
+				failing[thread] = true
+			}
+			if err != nil {
+				return "", err
 			}
 		}
 		seen[thread] = true
 	}
 }
 
-// changeOf says what a thread that is stopped at a system call is about to
-// change in dir; empty if nothing, or if the call is over.
-func changeOf(thread int, dir string) string {
+// changeOf says what a thread that is stopped at a system call is about to do
+// that f is about; empty if nothing, or if the call is over.
+func (f Fault) changeOf(thread int) string {
 	var info struct { // struct ptrace_syscall_info
 		op     uint8
 		_      [3]uint8
@@ -106,7 +127,7 @@ func changeOf(thread int, dir string) string {
 		args   [6]uint64
 		_      [2]uint64
 	}
-	_, _, e := syscall.Syscall6(syscall.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(thread), memory.Sizeof(info), uintptr(memory.Pointer(&info)), 0, 0)
+	_, _, e := syscall.Syscall6(syscall.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(thread), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
 	if e == syscall.ESRCH {
 		return "" // the others have ended it meanwhile
 	}
@@ -135,7 +156,13 @@ func changeOf(thread int, dir string) string {
 	a := info.args
 	var name, path string
 	makes := false // what is there already stays as it is
+	sync := info.number == unix.SYS_FSYNC || info.number == unix.SYS_FDATASYNC
+	if sync != (f.Errno == syscall.EIO) {
+		return ""
+	}
 	switch info.number {
+	case unix.SYS_FSYNC, unix.SYS_FDATASYNC:
+		name, path = "sync", opened(a[0])
 	case unix.SYS_OPENAT:
 		if a[2]&(unix.O_CREAT|unix.O_TRUNC) == 0 {
 			return ""
@@ -160,8 +187,11 @@ func changeOf(thread int, dir string) string {
 	case unix.SYS_SYMLINKAT:
 		name, path = "symlink", named(a[1], a[2])
 	}
-	rel, ok := strings.CutPrefix(path, dir+"/")
-	if _, err := os.Lstat(path); !ok || makes && err == nil {
+	rel, ok := strings.CutPrefix(path, f.Dir+"/")
+	if sync && path == f.Dir {
+		rel, ok = ".", true
+	}
+	if _, err := os.Lstat(path); !ok || makes && err == nil || f.Errno == syscall.ENOSPC && (name == "chmod" || name == "remove") {
 		return ""
 	}
 	return name + " " + rel
