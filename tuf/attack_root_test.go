@@ -597,3 +597,41 @@ func TestAttackMiddleRootSignedByOldKeysOnly(t *testing.T) {
 	}
 	rootReason(t, a.refused(t), tuf.NotSignedBySelf)
 }
+
+// A first root whose bytes somebody changed, and not its meaning, keeps nobody
+// from the honest one afterwards: with other white space, or without a
+// signature that is not needed.
+func TestAttackRewrittenFirstRoot(t *testing.T) {
+	t.Parallel()
+	repo := tuftest.New(t, gun, tuftest.Keys(tuf.RoleRoot, 2, 1))
+	root := repo.Files().Current[tuf.RoleRoot]
+	for name, raw := range map[string][]byte{
+		"white space": append([]byte(" \n"), root...),
+		"fewer signatures": tuftest.Signatures(t, root, func(s []tuftest.Object) []tuftest.Object {
+			if len(s) != 2 {
+				t.Fatalf("%d signatures, want 2", len(s))
+			}
+			return s[1:]
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := tuf.Options{Now: repo.Now()}
+			u, _, err := tuftest.WalkWith(nil, repo.Files().With(tuf.RoleRoot, raw), o)
+			if !errors.Is(err, tuf.ErrMismatch) {
+				t.Fatalf("Walk(changed root) = %v, want ErrMismatch", err)
+			}
+			past, err := tuf.Recall(gun, u.Verified(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			set := accepted(t, past, repo.Files(), repo.Now())
+			if f, _ := set.File(tuf.RoleRoot); string(f.Raw) != string(root) {
+				t.Error("the root is not the one that the snapshot names")
+			}
+			if again, err := tuf.Recall(gun, set.Files(), o); err != nil || again.Root().Version != 1 {
+				t.Errorf("Recall of what is kept = %v", err)
+			}
+		})
+	}
+}

@@ -259,6 +259,17 @@ func (u *Update) addNewestRoot(raw []byte) error {
 	if err != nil {
 		return u.refuse(RoleRoot, 0, err)
 	}
+	if u.rootMeta != nil && bytes.Equal(d.message, u.root.message) {
+		// The trusted root in other bytes, or with other signatures: somebody
+		// changed what this machine got first, and must not keep it from the
+		// file that the snapshot names.
+		if err := u.rootNow(d); err != nil {
+			return err
+		}
+		u.root, u.keep = d, d
+		u.restart()
+		return nil
+	}
 	if d.version <= u.root.version {
 		// Older, or another root of the same version. Whose it is tells a
 		// server that went back from one that was made anew: it has the keys
