@@ -177,10 +177,22 @@ func (h *HTTP) Upload(ctx context.Context, gun tuf.GUN, files []tuf.File) error 
 	if err != nil {
 		return err
 	}
-	_, err = h.do(ctx, call{
+	answer, err := h.do(ctx, call{
 		method: http.MethodPost, route: api.Route{Kind: api.Repository, GUN: gun}, actions: actionsWrite,
 		body: body.Bytes(), contentType: contentType, limit: api.MaxErrorBody,
 	})
+	if err = h.empty(answer, err); errors.Is(err, ErrNotTrustServer) {
+		err = &Unreachable{h.base.Host, err} // whether the upload arrived is looked up
+	}
+	return err
+}
+
+// empty refuses a success that a trust server does not answer with: what stands
+// between, such as the login page of a network, has not done anything.
+func (h *HTTP) empty(answer []byte, err error) error {
+	if err == nil && len(bytes.TrimSpace(answer)) > 0 {
+		err = fmt.Errorf("%w: %s answered with a page and not with a result", ErrNotTrustServer, h.Host())
+	}
 	return err
 }
 
@@ -210,10 +222,10 @@ func (h *HTTP) key(ctx context.Context, method string, gun tuf.GUN, role tuf.Rol
 
 // Delete implements [Remote].
 func (h *HTTP) Delete(ctx context.Context, gun tuf.GUN) error {
-	_, err := h.do(ctx, call{
+	answer, err := h.do(ctx, call{
 		method: http.MethodDelete, route: api.Route{Kind: api.Repository, GUN: gun}, actions: actionsAll, limit: api.MaxErrorBody,
 	})
-	return err
+	return h.empty(answer, err)
 }
 
 // A call is one request of the protocol.

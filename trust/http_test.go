@@ -136,7 +136,9 @@ func TestHTTPRequests(t *testing.T) {
 			w.Write(k)
 			return
 		}
-		io.WriteString(w, "{}")
+		if r.Method != http.MethodDelete {
+			io.WriteString(w, "{}")
+		}
 	})
 	h := remote(t, s.URL+"/below")
 	ctx := t.Context()
@@ -567,4 +569,17 @@ func TestOverHTTP(t *testing.T) {
 	wantErr(t, "Update after a deletion", err, ErrGone)
 	_, err = owner.Update(t.Context())
 	wantErr(t, "Update by the one who deleted", err, ErrNotSigned)
+}
+
+// What answers a change with a page, such as the login of a network, has not
+// changed anything.
+func TestHTTPPageIsNoAcknowledgement(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>welcome</html>") }))
+	t.Cleanup(s.Close)
+	h := remote(t, s.URL)
+	err := h.Upload(t.Context(), app, []tuf.File{{Role: "targets", Raw: []byte("A")}})
+	wantErr(t, "Upload answered with a page", err, ErrNotTrustServer)
+	wantErr(t, "Upload answered with a page", err, ErrUnreachable)
+	wantErr(t, "Delete answered with a page", h.Delete(t.Context(), app), ErrNotTrustServer)
 }
