@@ -70,15 +70,21 @@ func newHeads(s *Server) *heads {
 func (h *heads) following() bool { return h.followingAt(h.s.c.Now()) }
 
 func (h *heads) followingAt(now time.Time) bool {
+	return h.within(now, staleAfter)
+}
+
+// within reports whether poll succeeded less than d ago. A clock that was set
+// back since says nothing.
+func (h *heads) within(now time.Time, d time.Duration) bool {
 	last := h.polled.Load()
-	return last != 0 && now.UnixNano()-last < int64(staleAfter)
+	age := now.UnixNano() - last
+	return last != 0 && age >= -int64(staleAfter) && age < int64(d)
 }
 
 // excused reports whether memory is as good as can be had: the store is away,
 // and what is there is not older than what caches may keep.
 func (h *heads) excused(now time.Time) bool {
-	last := h.polled.Load()
-	return h.away.Load() && last != 0 && now.UnixNano()-last < int64(h.s.c.MaxAge.Current)
+	return h.away.Load() && h.within(now, h.s.c.MaxAge.Current)
 }
 
 // get returns the current state of gun, or an error matching

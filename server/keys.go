@@ -127,6 +127,13 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 		return err
 	}
 	defer unlock()
+	if s.c.Forget != nil {
+		// What the signer did not forget would keep a new repository of that
+		// name from being published: with the signer away nothing is deleted.
+		if err := s.c.Keys.Ping(ctx); err != nil {
+			return fmt.Errorf("delete %s: %w", gun, err)
+		}
+	}
 	for try := 0; ; try++ {
 		state, err := s.c.Store.Current(ctx, gun)
 		if errors.Is(err, storage.ErrNotFound) {

@@ -279,3 +279,26 @@ func TestChangefeed(t *testing.T) {
 		t.Errorf("the deletion has version %d and hash %q", last.Version, last.SHA256)
 	}
 }
+
+// deaf is a signer that does not answer.
+type deaf struct{ Keys }
+
+func (deaf) Ping(context.Context) error { return errSigner }
+
+// What the signer could not be told to forget would keep a new repository of
+// that name from being published, so it must be there when one is deleted.
+func TestDeleteWithoutSigner(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	p := newPublisher(t, w, app)
+	p.init(t, tag("kept"))
+	alone := newWorldOn(t, w.sql, deaf{w.keys}, w.clock, func(c *Config) { c.Forget = func(context.Context, tuf.GUN) error { return errSigner } })
+	if r := alone.do(http.MethodDelete, repository(app), nil); r.Code != http.StatusInternalServerError {
+		t.Errorf("DELETE without the signer = %d %s, want 500", r.Code, r.Body)
+	}
+	p.hasTags(t, "targets", "kept")
+	if r := w.do(http.MethodDelete, repository(app), nil); r.Code != http.StatusOK {
+		t.Errorf("DELETE = %d %s", r.Code, r.Body)
+	}
+	newPublisher(t, w, app).init(t, tag("new"))
+}

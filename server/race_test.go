@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -195,4 +196,26 @@ type byName struct{}
 
 func (byName) Authorize(r *http.Request, a Access) (Grant, error) {
 	return Grant{Publisher: a.Name == string(app) && r.Header.Get("Authorization") == "publisher"}, nil
+}
+
+// An instance whose clock is set back does not believe that it has just heard
+// from the others.
+func TestClockSetBackIsNotFresh(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t, nil)
+	mine := &clock{now: a.clock.Now().Add(24 * time.Hour)}
+	b := newWorldOn(t, a.sql, a.keys.Keys, mine, nil)
+	p := newPublisher(t, a, app)
+	p.init(t, tag("1"))
+	if r := b.get(current(app, tuf.RoleTargets)); r.Code != http.StatusOK {
+		t.Fatalf("GET = %d", r.Code)
+	}
+	if err := b.Follow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.publish(t, tag("2"))
+	mine.pass(-24 * time.Hour)
+	if r := b.get(current(app, tuf.RoleTargets)); !strings.Contains(r.Body.String(), `"2"`) {
+		t.Errorf("an instance whose clock was set back serves what is %d bytes old", r.Body.Len())
+	}
 }

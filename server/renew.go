@@ -53,7 +53,7 @@ func (s *Server) Run(ctx context.Context) {
 			}
 		})
 	}
-	every(pollEvery, "follow commits", s.heads.poll)
+	every(pollEvery, "follow commits", s.Follow)
 	every(renewEvery, "renew", s.Renew)
 	every(tellEvery, "tell what is read", s.tellSeen)
 	every(trailEvery, "log the audit trail", s.logTrail)
@@ -61,6 +61,10 @@ func (s *Server) Run(ctx context.Context) {
 	work.Wait()
 	s.heads.polled.Store(0)
 }
+
+// Follow learns what other instances have committed, one pass. Until 2 seconds
+// later readers are answered from memory.
+func (s *Server) Follow(ctx context.Context) error { return s.heads.poll(ctx) }
 
 // Renew signs timestamps and snapshots anew of whose life a third is spent,
 // one pass over the store. Repositories that cannot be renewed are logged and
