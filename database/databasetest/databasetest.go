@@ -266,9 +266,9 @@ func folder(user account, name string) (string, error) {
 	return dir, nil
 }
 
-// freePort returns a port of the loopback address that nobody listens on, and
+// FreePort returns a port of the loopback address that nobody listens on, and
 // that the system gives to nobody who asks for any.
-func freePort(t testing.TB) string {
+func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
 		port := strconv.Itoa(12_000 + rand.IntN(20_000))

@@ -169,8 +169,8 @@ func StartGalera(t testing.TB, n int) *Galera {
 	g := &Galera{t: t}
 	var addresses []string
 	for range n {
-		one := &node{port: freePort(t), group: freePort(t)}
-		ist, sst := freePort(t), freePort(t)
+		one := &node{port: FreePort(t), group: FreePort(t)}
+		ist, sst := FreePort(t), FreePort(t)
 		addresses = append(addresses, "127.0.0.1:"+one.group)
 		var err error
 		one.mariadb, err = newMariaDB("--bind-address=127.0.0.1", "--port="+one.port, "--innodb-flush-log-at-trx-commit=2",

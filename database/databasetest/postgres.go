@@ -166,7 +166,7 @@ func StartPostgreSQL(t testing.TB, files map[string]string, settings ...string) 
 	must(err)
 	dir, err := folder(user, "postgres")
 	must(err)
-	s := &postgres{user: user, dir: dir, port: freePort(t), super: "postgres"}
+	s := &postgres{user: user, dir: dir, port: FreePort(t), super: "postgres"}
 	t.Cleanup(s.close)
 	for name, text := range files {
 		file := filepath.Join(dir, name)
@@ -204,7 +204,7 @@ func StartPair(t testing.TB) *Pair {
 		if err != nil {
 			t.Fatal(err)
 		}
-		*s = &postgres{user: user, dir: dir, port: freePort(t)}
+		*s = &postgres{user: user, dir: dir, port: FreePort(t)}
 		t.Cleanup((*s).close)
 	}
 	must := func(err error) {
