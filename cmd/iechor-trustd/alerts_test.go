@@ -17,6 +17,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/metrics/metricstest"
 	"github.com/iechor/trust/tuf"
@@ -234,6 +235,22 @@ func TestAlertsAndPanels(t *testing.T) {
 	refused(mallory.Ping(t.Context()))
 	strangers := era{begin, look(t, both), 120}
 
+	// What was deleted is published anew, and no operator has said that it may.
+	gone := newPublisher(t, s, "registry.example/gone")
+	must(gone.init(t.Context(), server, "first"))
+	must(gone.publish(t.Context(), server, "second")) // the signer now knows that the first came to be
+	begin = look(t, both)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, "https://"+server.addr+api.Route{Kind: api.Repository, GUN: gone.gun}.Path(), nil)
+	must(err)
+	r, err := s.client.Do(req)
+	must(err)
+	must(r.Body.Close())
+	if r.StatusCode != http.StatusOK {
+		t.Errorf("DELETE = %s", r.Status)
+	}
+	refused(newPublisher(t, s, "registry.example/gone").init(t.Context(), server, "first"))
+	deleted := era{begin, look(t, both), 120}
+
 	// What owners sign expires soon, or has.
 	soon := newPublisher(t, s, "registry.example/soon")
 	soon.life = map[tuf.RoleName]time.Duration{tuf.RoleTargets: 20 * 24 * time.Hour}
@@ -272,7 +289,7 @@ func TestAlertsAndPanels(t *testing.T) {
 	for range 6 {
 		refused(p.publish(t.Context(), server, "third"))
 	}
-	gone := era{unsigned.end, withLast(look(t, map[string]*process{"server": server})), 120}
+	away := era{unsigned.end, withLast(look(t, map[string]*process{"server": server})), 120}
 
 	var tests []promtoolTest
 	rules := alertRules(t)
@@ -291,9 +308,10 @@ func TestAlertsAndPanels(t *testing.T) {
 	}{
 		"readers wait":         {slow, []string{"SlowRequests"}},
 		"strangers":            {strangers, []string{"StrangersAtTheSigner"}},
+		"deleted":              {deleted, []string{"OperatorNeeded"}},
 		"soon":                 {soonEra, []string{"TrustExpiresSoon"}},
 		"the signer is gone":   {unsigned, []string{"RenewalsFail", "SignaturesFail", "ServerUnavailable", "TrustExpired"}},
-		"the database is gone": {gone, []string{"DatabaseFails", "ServerUnavailable"}},
+		"the database is gone": {away, []string{"DatabaseFails", "ServerUnavailable"}},
 	} {
 		one := promtoolTest{Name: name, Interval: "1m", InputSeries: play(well, c.failing)}
 		for _, alert := range c.alerts {
