@@ -16,7 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/iechor/trust/metrics/metricstest"
+	"github.com/iechor/trust/traces/tracestest"
 )
 
 // monitorAt returns where p serves health and metrics.
@@ -64,7 +67,7 @@ func (s *site) appendTo(t testing.TB, name, text string) {
 func TestDrainDelay(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	const settings = "metrics-listen: 127.0.0.1:0\ndrain-delay: 10h\n"
+	settings := "metrics-listen: 127.0.0.1:0\ndrain-delay: 10h\ntraces: {endpoint: '" + tracestest.New(t).URL + "'}\n"
 	s.configureSigner(t, settings)
 	s.appendTo(t, "server.yaml", settings)
 	signer, server := s.startSigner(t), s.startServer(t)
@@ -117,13 +120,14 @@ func TestDrainDelay(t *testing.T) {
 	}
 	checkAlerts(t, "\n"+all)
 	named := namesOfMetrics(readFile(t, filepath.Join("..", "..", "doc", "operating.md")))
-	if len(named) < 15 {
-		t.Errorf("the document names the metrics %v only", named)
+	var made []string
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) `).FindAllStringSubmatch(all, -1) {
+		made = append(made, m[1])
 	}
-	for _, name := range named {
-		if !strings.Contains(all, "# TYPE "+name+" ") {
-			t.Errorf("nobody makes the metric %s that the document names", name)
-		}
+	slices.Sort(named)
+	slices.Sort(made)
+	if d := cmp.Diff(slices.Compact(made), named); d != "" {
+		t.Errorf("metrics (-made +documented):\n%s", d)
 	}
 	if status, _ := fetch(t, s.client, "https://"+server.addr+"/metrics"); status != http.StatusNotFound {
 		t.Errorf("/metrics beside trust data = %d, want 404", status)
@@ -200,6 +204,17 @@ func TestHangup(t *testing.T) {
 	signer.logs(`"msg":"certificate reloaded"`)
 	signer.logs(`"msg":"client authorities reloaded"`)
 	signer.logs(`"msg":"log level reloaded","level":"INFO"`)
+	if strings.Contains(signer.log.String(), "need a restart") {
+		t.Errorf("settings that have not changed need a restart:\n%s", &signer.log)
+	}
+	// What cannot be taken up is named.
+	const restart = `"level":"WARN","msg":"settings have changed that need a restart","settings":`
+	s.appendTo(t, "server.yaml", "idle: 70d\nlimit: {uploads: 7}\n")
+	hup(server)
+	server.logs(restart + `["idle","limit.uploads"]`)
+	write(t, s.file("signer.yaml"), strings.Replace(readFile(t, s.file("signer.yaml")), "[operate, forget]", "[operate]", 1)+"audit-retention: 70d\n")
+	hup(signer)
+	signer.logs(restart + `["identities","audit-retention"]`)
 	for name, p := range map[string]*process{"signer.yaml": signer, "server.yaml": server} {
 		s.appendTo(t, name, "log-level: loud\n")
 		hup(p)
@@ -246,7 +261,7 @@ func TestHangup(t *testing.T) {
 // namesOfMetrics returns the metrics that a text names. Endings of histograms
 // are left out.
 func namesOfMetrics(text string) (all []string) {
-	for _, name := range regexp.MustCompile(`\b(?:iechor|notary)_(?:server|signer|database|build)_[a-z0-9_]+`).FindAllString(text, -1) {
+	for _, name := range regexp.MustCompile(`\b(?:iechor|notary)_(?:server|signer|database|traces|build)_[a-z0-9_]+`).FindAllString(text, -1) {
 		for _, end := range []string{"_bucket", "_sum", "_count"} {
 			name = strings.TrimSuffix(name, end)
 		}
