@@ -316,7 +316,9 @@ func disagreements(s *storage.State, before, after signer.Floor, report func(ser
 		return // deleted and made anew meanwhile
 	}
 	if timestamp < before.TimestampConfirmed {
-		problem(tuf.RoleTimestamp, "version %d is current, and the signer knows that %d was published: the store was set back", timestamp, before.TimestampConfirmed)
+		problem(tuf.RoleTimestamp, "version %d is current, and the signer knows that %d was published: the store was set back; "+
+			"nothing is built on that. If you have restored a backup, and nobody else has, go on as who may operate the signer: iechor-trustd floor --gun %s --lower-to %[1]d",
+			timestamp, before.TimestampConfirmed, s.GUN)
 	}
 	if snapshot < before.SnapshotConfirmed {
 		problem(tuf.RoleSnapshot, "version %d is current, and the signer knows that %d was published: the store was set back", snapshot, before.SnapshotConfirmed)
