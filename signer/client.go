@@ -31,15 +31,14 @@ type Client struct {
 }
 
 // Dial makes a client for the signer at base, "https://HOST[:PORT]" or
-// "unix:PATH". It does not connect yet. An https base needs c with a client
-// certificate and the authorities that issued the signer's; a Unix socket is
-// used without TLS, and c must be nil.
-func Dial(base string, c *tls.Config) (*Client, error) {
-	dialer := &net.Dialer{Timeout: 10 * time.Second}
+// "unix:PATH". It does not connect yet. For an https base, c is asked for each
+// connection: for a client certificate and the authorities that issued the
+// signer's. A Unix socket is used without TLS, and c must be nil.
+func Dial(base string, c func() *tls.Config) (*Client, error) {
+	dialer := &net.Dialer{Timeout: 10 * time.Second} // with the handshake of TLS
 	t := &http.Transport{
 		// No proxy: what the environment says is not for this connection.
 		DialContext:            dialer.DialContext,
-		TLSHandshakeTimeout:    10 * time.Second,
 		MaxIdleConns:           32,
 		MaxIdleConnsPerHost:    32,
 		IdleConnTimeout:        idleLimit / 2, // below the server's, so that it is not the one to close
@@ -69,19 +68,43 @@ func Dial(base string, c *tls.Config) (*Client, error) {
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%q is not the address of a signer: https://HOST:PORT or unix:PATH", base)
 	}
-	switch {
-	case c == nil || len(c.Certificates) == 0 && c.GetClientCertificate == nil:
-		return nil, errors.New("a signer is called with a client certificate")
-	case c.InsecureSkipVerify:
-		return nil, errors.New("a signer is not called without verifying its certificate")
+	if c == nil {
+		return nil, errNoCertificate
 	}
-	t.TLSClientConfig = c.Clone()
-	t.TLSClientConfig.MinVersion = max(c.MinVersion, tls.VersionTLS13)
+	if _, err := clientTLS(c(), u.Hostname()); err != nil {
+		return nil, err
+	}
+	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		config, err := clientTLS(c(), u.Hostname())
+		if err != nil {
+			return nil, err
+		}
+		return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, addr)
+	}
 	client.base = "https://" + u.Host
 	return client, nil
 }
 
-// Close ends idle connections.
+var errNoCertificate = errors.New("a signer is called with a client certificate")
+
+// clientTLS returns c as it is used for a connection to host.
+func clientTLS(c *tls.Config, host string) (*tls.Config, error) {
+	switch {
+	case c == nil || len(c.Certificates) == 0 && c.GetClientCertificate == nil:
+		return nil, errNoCertificate
+	case c.InsecureSkipVerify:
+		return nil, errors.New("a signer is not called without verifying its certificate")
+	}
+	c = c.Clone()
+	c.MinVersion = max(c.MinVersion, tls.VersionTLS13)
+	c.NextProtos = []string{"h2", "http/1.1"}
+	if c.ServerName == "" {
+		c.ServerName = host
+	}
+	return c, nil
+}
+
+// Close ends idle connections. The next call makes a new one.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // CreateKey is [Service.CreateKey].

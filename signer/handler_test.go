@@ -116,7 +116,7 @@ func (w *world) serveService(t testing.TB, a *authority, s *Service) (base strin
 
 func dial(t testing.TB, base string, a *authority, cert *tls.Certificate) *Client {
 	t.Helper()
-	c, err := Dial(base, &tls.Config{RootCAs: a.pool, Certificates: []tls.Certificate{*cert}})
+	c, err := Dial(base, func() *tls.Config { return &tls.Config{RootCAs: a.pool, Certificates: []tls.Certificate{*cert}} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,6 +133,9 @@ func TestOverTheNetwork(t *testing.T) {
 	operator := dial(t, base, a, a.client(t, "operator"))
 	if err := c.Ping(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if resp, err := c.http.Get(c.base + pathPing); err != nil || resp.Body.Close() != nil || resp.ProtoMajor != 2 {
+		t.Errorf("the signer is called by %v, %v, want HTTP/2", resp, err)
 	}
 	s := newServer(t, w, c, app)
 	s.publish(t, "one")
@@ -200,7 +203,7 @@ func TestAttackUnknownCaller(t *testing.T) {
 		} else {
 			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return new(tls.Certificate), nil }
 		}
-		c, err := Dial(base, config)
+		c, err := Dial(base, func() *tls.Config { return config })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -430,11 +433,15 @@ func TestDialRefusals(t *testing.T) {
 		config *tls.Config
 	}{
 		{"http://localhost:1", good}, {"https://", good}, {"localhost:1", good}, {"https://u@localhost", good}, {"https://localhost/path", good}, {"", good},
-		{"https://localhost", nil}, {"https://localhost", &tls.Config{}},
+		{"https://localhost", nil}, {"https://localhost", new(tls.Config)},
 		{"https://localhost", &tls.Config{Certificates: good.Certificates, InsecureSkipVerify: true}},
 		{"unix:relative", nil}, {"unix:/run/x", good},
 	} {
-		if _, err := Dial(c.base, c.config); err == nil {
+		config := func() *tls.Config { return c.config }
+		if c.config == nil && strings.HasPrefix(c.base, "unix:") {
+			config = nil
+		}
+		if _, err := Dial(c.base, config); err == nil {
 			t.Errorf("Dial(%q) should be refused", c.base)
 		}
 	}

@@ -120,7 +120,7 @@ func (s *admin) openSigner(ctx context.Context) (closeSigner func(), err error) 
 	if err != nil {
 		return nil, err
 	}
-	client, err := dialSigner(s.config.Signer, log)
+	client, _, err := dialSigner(s.config.Signer, log)
 	if err != nil {
 		return nil, err
 	}

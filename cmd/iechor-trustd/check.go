@@ -102,7 +102,7 @@ func (a *app) checkServer(ctx context.Context, c *serverConfig) error {
 	if err != nil {
 		return err
 	}
-	client, err := dialSigner(c.Signer, log)
+	client, _, err := dialSigner(c.Signer, log)
 	if err != nil {
 		return err
 	}

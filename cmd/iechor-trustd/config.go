@@ -118,7 +118,7 @@ func (a *app) wrongWithServer(c *serverConfig) []error {
 		proxyErr = nil // said already
 	}
 	_, tracesErr := c.Traces.open("", a.env, quiet)
-	client, signerErr := dialSigner(c.Signer, quiet)
+	client, _, signerErr := dialSigner(c.Signer, quiet)
 	if signerErr == nil {
 		client.Close()
 	}

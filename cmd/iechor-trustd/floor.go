@@ -69,7 +69,7 @@ func (a *app) floor(ctx context.Context, c *serverConfig, gun tuf.GUN, o floorOp
 	if err != nil {
 		return err
 	}
-	client, err := dialSigner(c.Signer, log)
+	client, _, err := dialSigner(c.Signer, log)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,12 +167,18 @@ func (p *process) ended() {
 // logs waits until the log has a text in it.
 func (p *process) logs(text string) {
 	p.t.Helper()
+	p.logsTimes(text, 1)
+}
+
+// logsTimes waits until the log has a text in it so often.
+func (p *process) logsTimes(text string, n int) {
+	p.t.Helper()
 	late := time.After(patience)
-	for !strings.Contains(p.log.String(), text) {
+	for strings.Count(p.log.String(), text) < n {
 		select {
 		case <-p.news:
 		case <-p.done:
-			if !strings.Contains(p.log.String(), text) {
+			if strings.Count(p.log.String(), text) < n {
 				p.t.Fatalf("process ended and has not logged %q\n%s", text, &p.log)
 			}
 		case <-late:
@@ -347,7 +354,8 @@ func (s *site) startServer(t testing.TB) *process {
 // dial returns a client of the signer that shows a certificate.
 func (s *site) dial(t testing.TB, ca *authority, show certificateFiles) *signer.Client {
 	t.Helper()
-	c, err := signer.Dial("https://"+s.signerAt.l.Addr().String(), clientTLS(t, ca, &show))
+	config := clientTLS(t, ca, &show)
+	c, err := signer.Dial("https://"+s.signerAt.l.Addr().String(), func() *tls.Config { return config })
 	if err != nil {
 		t.Fatal(err)
 	}

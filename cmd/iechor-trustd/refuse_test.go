@@ -48,7 +48,7 @@ func TestServerRefusesToStart(t *testing.T) {
 		{[]string{"--signer-url", "http://localhost"}, `"http://localhost" is not the address of a signer`},
 		{[]string{"--signer-url", "unix:/run/signer"}, "are of no use with a Unix socket"},
 		{[]string{"--signer-ca="}, "signer.ca is not set: without it the signer could be anybody"},
-		{[]string{"--signer-ca", s.file("server.key")}, "no certificate in "},
+		{[]string{"--signer-ca", s.file("server.key")}, "server.key: no certificate"},
 		{[]string{"--signer-key="}, "signer.certificate and signer.key must both be set"},
 		{[]string{"--storage="}, "storage: it must be sqlite:FILE, postgres://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE"},
 		{[]string{"--storage", "sqlite:"}, "storage: a file belongs after sqlite:"},

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -150,7 +151,7 @@ func (a *app) server(ctx context.Context, c *serverConfig, again func() (any, er
 	if t, err = auth.askClients(t); err != nil {
 		return err
 	}
-	keys, err := dialSigner(c.Signer, log)
+	keys, ofSigner, err := dialSigner(c.Signer, log)
 	if err != nil {
 		return err
 	}
@@ -210,7 +211,7 @@ func (a *app) server(ctx context.Context, c *serverConfig, again func() (any, er
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(background) }) // renews and prunes
 	running.Go(func() { tracer.Run(background) })
-	files := append(append(auth.files, certificates...), &configFile{c, again, levels, log})
+	files := append(slices.Concat(auth.files, certificates, ofSigner), &configFile{c, again, levels, log})
 	running.Go(func() { reloadOn(background, hup, files...) })
 	running.Go(func() {
 		if err := keys.Ping(background); err != nil && background.Err() == nil {
@@ -247,29 +248,43 @@ func orNever(d duration) time.Duration {
 	return time.Duration(d)
 }
 
-func dialSigner(c signerAddress, log *slog.Logger) (*signer.Client, error) {
+// dialSigner returns a client of the signer, and what can be reloaded of it.
+func dialSigner(c signerAddress, log *slog.Logger) (*signer.Client, []interface{ reload() }, error) {
 	if c.URL == "" {
-		return nil, errors.New("signer.url is not set: the server signs nothing by itself")
+		return nil, nil, errors.New("signer.url is not set: the server signs nothing by itself")
 	}
 	if strings.HasPrefix(c.URL, "unix:") {
 		if c.CA != "" || c.Certificate != "" || c.Key != "" {
-			return nil, errors.New("signer.ca, certificate and key are of no use with a Unix socket: leave them out")
+			return nil, nil, errors.New("signer.ca, certificate and key are of no use with a Unix socket: leave them out")
 		}
-		return signer.Dial(c.URL, nil)
+		client, err := signer.Dial(c.URL, nil)
+		return client, nil, err
 	}
 	if c.CA == "" {
-		return nil, errors.New("signer.ca is not set: without it the signer could be anybody")
+		return nil, nil, errors.New("signer.ca is not set: without it the signer could be anybody")
 	}
-	pool, err := certPool(c.CA)
+	authorities, err := watchFile("signer's authorities", log, parsePool, c.CA)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("signer.ca: %w", err)
 	}
 	r, err := newReloader("signer", certificateFiles{c.Certificate, c.Key}, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return signer.Dial(c.URL, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, GetClientCertificate: r.client})
+	client, err := signer.Dial(c.URL, func() *tls.Config {
+		return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: authorities.get(), GetClientCertificate: r.client}
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, []interface{ reload() }{r, authorities, idle{client}}, nil
 }
+
+// idle are the connections of a client that are not used at the moment. To
+// reload them ends them, so that the next ones are made with what files say now.
+type idle struct{ *signer.Client }
+
+func (i idle) reload() { i.Close() }
 
 func newLog(w io.Writer, level string) (*slog.Logger, error) {
 	log, _, err := newLogAt(w, level)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -329,5 +330,54 @@ func TestSecondSignal(t *testing.T) {
 	if status := server.cmd.ProcessState.ExitCode(); status == 0 {
 		t.Error("exit status 0 of a server that was cut off")
 	}
+	s.sound(t)
+}
+
+// The authorities that vouch for the signer are replaced while the server runs:
+// whom they do not vouch for any more is not asked, and a file that cannot be
+// read changes nothing.
+func TestSignerAuthoritiesReload(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.startSigner(t)
+	ours, other := readFile(t, s.ca.file), readFile(t, newAuthority(t, s.dir, "other").file)
+	file := s.file("signer-ca.crt")
+	write(t, file, ours)
+	server := start(t, "server", "--config", s.file("server.yaml"), "--signer-ca", file)
+	p := newPublisher(t, s, "registry.example/app")
+	if err := p.init(t.Context(), server, "1"); err != nil {
+		t.Fatal(err)
+	}
+	replace := func(text, told string) {
+		t.Helper()
+		const last = `"msg":"log level reloaded"`
+		before := strings.Count(server.log.String(), last)
+		write(t, file, text)
+		if err := server.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		server.logsTimes(last, before+1)
+		if !strings.Contains(server.log.String(), told) {
+			t.Errorf("the log has no %s", told)
+		}
+	}
+	var err error
+	for n, end := 2, time.Now().Add(patience); err == nil && time.Now().Before(end); n++ {
+		// A connection that was in use at that moment is left to itself.
+		replace(other, `"msg":"signer's authorities reloaded"`)
+		err = p.publish(t.Context(), server, fmt.Sprint("before-", n))
+	}
+	if refusedBy(err) < 500 {
+		t.Errorf("publish by a signer of another authority = %v, want 5xx", err)
+	}
+	replace(ours, `"msg":"signer's authorities reloaded"`)
+	if err := p.publish(t.Context(), server, "3"); err != nil {
+		t.Errorf("publish after the authority came back: %v", err)
+	}
+	replace("no certificate\n", `"msg":"signer's authorities not reloaded"`)
+	if err := p.publish(t.Context(), server, "4"); err != nil {
+		t.Errorf("publish with the authorities of before: %v", err)
+	}
+	server.stop()
 	s.sound(t)
 }
