@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,7 +28,7 @@ func oneLine(t *testing.T, what any, err error) {
 }
 
 // FuzzSettings: a configuration is read as it is written, every setting within
-// its bounds, or refused in one line.
+// its bounds, or refused in one line for each reason.
 func FuzzSettings(f *testing.F) {
 	for _, name := range []string{"server.yaml", "signer.yaml"} {
 		raw, err := os.ReadFile(filepath.Join("..", "..", "doc", name))
@@ -46,7 +47,9 @@ func FuzzSettings(f *testing.F) {
 		for _, fresh := range []func() any{func() any { return defaultServerConfig() }, func() any { return defaultSignerConfig() }} {
 			c := fresh()
 			if err := parseConfig(raw, c); err != nil {
-				oneLine(t, raw, err)
+				for line := range strings.SplitSeq(err.Error(), "\n") { // one for each thing that is wrong
+					oneLine(t, raw, errors.New(line))
+				}
 				continue
 			}
 			for _, s := range settings(reflect.ValueOf(c).Elem()) {
