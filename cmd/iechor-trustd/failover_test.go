@@ -15,12 +15,16 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
+// noLimits is for servers all of whose load is one client's.
+const noLimits = "limit: {requests: 0, changes: 0, repository-changes: 0}\n"
+
 // The primary of a pair is killed under load and its standby promoted.
 func TestFailoverPostgreSQL(t *testing.T) {
 	t.Parallel()
 	pair := databasetest.StartPair(t)
 	s := newSiteOn(t, pair.Setting(), pair.Setting())
 	s.startSigner(t)
+	s.appendTo(t, "server.yaml", noLimits)
 	survive(t, s, []*process{s.startServer(t), s.startServer(t)}, pair.Fail)
 }
 
@@ -32,6 +36,7 @@ func TestFailoverGalera(t *testing.T) {
 	cluster := databasetest.StartGalera(t, 3)
 	store, table := cluster.Setting(), cluster.Setting()
 	s := newSiteOn(t, store[0], table[0])
+	s.appendTo(t, "server.yaml", noLimits)
 	var all sync.WaitGroup
 	for _, through := range table { // no lock keeps nodes apart, and still all end well
 		all.Go(func() {
