@@ -73,12 +73,12 @@ func newMariaDB(args ...string) (*mariadb, error) {
 		return nil, err
 	}
 	s := &mariadb{user: user, dir: dir}
-	s.args = append([]string{"--no-defaults", "--datadir=" + s.data(), "--socket=" + s.socket(), "--pid-file=" + filepath.Join(dir, "pid"),
+	s.args = append([]string{"--no-defaults", "--datadir=" + s.data(), "--socket=" + s.socket(), "--pid-file=" + filepath.Join(dir, "pid"), s.temporary(),
 		"--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M", "--innodb-autoinc-lock-mode=2", "--binlog-format=ROW",
 		"--skip-name-resolve", "--max-connections=600", "--table-open-cache=2000"}, args...)
 	install, err := mariadbTool("mariadb-install-db")
 	if err == nil {
-		err = run(user, install, "--no-defaults", "--datadir="+s.data(), "--auth-root-authentication-method=normal", "--skip-test-db",
+		err = run(user, install, "--no-defaults", "--datadir="+s.data(), s.temporary(), "--auth-root-authentication-method=normal", "--skip-test-db",
 			"--innodb-log-file-size=16M")
 	}
 	if err != nil {
@@ -90,6 +90,9 @@ func newMariaDB(args ...string) (*mariadb, error) {
 
 func (s *mariadb) data() string   { return filepath.Join(s.dir, "data") }
 func (s *mariadb) socket() string { return filepath.Join(s.dir, "sock") }
+
+// temporary is an option: TMPDIR may be closed to the server's user.
+func (s *mariadb) temporary() string { return "--tmpdir=" + s.dir }
 
 func (s *mariadb) start(more ...string) error {
 	program, err := mariadbTool("mariadbd")
