@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/iechor/trust/cmd/cmdtest"
 )
 
 // TestMain lets bench run itself as a client, as it does outside of tests.
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(cmdtest.Main(m).Run())
 }
 
 // One very short round has every row: both sides where the stock programs are
