@@ -303,6 +303,31 @@ func TestAttackUnboundedUpload(t *testing.T) {
 		many = append(many, g)
 	}
 	refused(t, p, "TOO_LARGE", many...)
+
+	// One that does not say how long it is, and never comes to its first part.
+	body := &preamble{}
+	r := httptest.NewRequest(http.MethodPost, repository(app), body)
+	r.ContentLength = -1
+	r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+	rec := httptest.NewRecorder()
+	p.w.ServeHTTP(rec, r)
+	if rec.Code != http.StatusRequestEntityTooLarge || body.read > 30_000 {
+		t.Errorf("an upload without end = %d, after %d bytes of it; want 413 after 20,000", rec.Code, body.read)
+	}
+}
+
+// A preamble is what may stand before the first part of an upload, for 16 MiB.
+type preamble struct{ read int }
+
+func (b *preamble) Read(p []byte) (int, error) {
+	if b.read > 16<<20 {
+		return 0, io.EOF
+	}
+	for i := range p {
+		p[i] = "x\r\n"[(b.read+i)%3]
+	}
+	b.read += len(p)
+	return len(p), nil
 }
 
 // S12: multipart bodies that are broken.

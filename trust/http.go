@@ -394,6 +394,9 @@ func (h *HTTP) unreachable(ctx, inner context.Context, base *url.URL, err error)
 		alert        tls.AlertError
 		authority    x509.UnknownAuthorityError
 	)
+	if errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/" {
+		err = http.ErrSchemeMismatch // as a client of net/http says it
+	}
 	if errors.As(err, &verification) || errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &authority) ||
 		errors.Is(err, http.ErrSchemeMismatch) {
 		return &TLSError{base.Host, h.tlsDir(base.Host), err}
