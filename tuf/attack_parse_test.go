@@ -166,6 +166,14 @@ func TestAttackDeepNesting(t *testing.T) {
 			t.Errorf("Canonical of %s: %v, want ErrMalformed", name, err)
 		}
 	}
+	// Where nothing else is wrong.
+	nested := func(n int) []byte { return []byte(strings.Repeat("[", n) + strings.Repeat("]", n)) }
+	if _, err := tuf.Canonical(nested(64)); err != nil {
+		t.Errorf("Canonical of 64 levels: %v", err)
+	}
+	if _, err := tuf.Canonical(nested(65)); !errors.Is(err, tuf.ErrMalformed) {
+		t.Errorf("Canonical of 65 levels: %v, want ErrMalformed", err)
+	}
 }
 
 // attacks.md L2: a file within its size may hold millions of values, each of
