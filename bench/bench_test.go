@@ -43,7 +43,7 @@ func TestShortRound(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var out, progress bytes.Buffer
-	status := run(t.Context(), []string{"-rounds", "1", "-duration", "20ms", "-tags", "20", "-dir", dir}, &out, &progress, true)
+	status := run(t.Context(), []string{"-timeout", "30m", "-rounds", "1", "-duration", "20ms", "-tags", "20", "-dir", dir}, &out, &progress, true)
 	if status != 0 {
 		t.Fatalf("run = %d, want 0\n%s\n%s", status, &out, &progress)
 	}

@@ -25,8 +25,12 @@ type process struct {
 	err   error         // set before done is closed: why it is not
 }
 
-// endTime is how long a process may take to end before it is killed.
-const endTime = 10 * time.Second
+// A process that is not ready after startTime has failed; one that does not end
+// within endTime is killed.
+const (
+	startTime = 3 * time.Minute
+	endTime   = 10 * time.Second
+)
 
 // start starts the process; running waits for it. Its output goes to the file
 // log, so that an error can show the end of it.
@@ -81,7 +85,7 @@ func command(ctx context.Context, env []string, argv ...string) *exec.Cmd {
 
 // until waits until try succeeds, as long as the process lives.
 func (p *process) until(ctx context.Context, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

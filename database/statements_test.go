@@ -79,7 +79,7 @@ func TestStatementsAreKept(t *testing.T) {
 // With one connection only, nothing waits for a second one.
 func TestStatementsWithOneConnection(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	d := open(t, temp(t), pragmas)
 	d.SQL().SetMaxOpenConns(1)

@@ -89,7 +89,7 @@ func (f *fakeRegistry) asked(text string) int {
 // client returns a client that trusts the CA of the registry.
 func (f *fakeRegistry) client(change ...func(*Config)) *Client {
 	f.t.Helper()
-	c := Config{UserAgent: "iEchor-Client/test", TLSDir: f.t.TempDir(), Stall: 10 * time.Second}
+	c := Config{UserAgent: "iEchor-Client/test", TLSDir: f.t.TempDir(), Stall: 3 * time.Minute}
 	f.trust(c.TLSDir)
 	for _, f := range change {
 		f(&c)

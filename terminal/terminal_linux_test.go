@@ -107,7 +107,7 @@ func start(t *testing.T, what string) *pty {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
-	_ = master.SetReadDeadline(time.Now().Add(30 * time.Second)) // against a hang only
+	_ = master.SetReadDeadline(time.Now().Add(5 * time.Minute)) // against a hang only
 	return p
 }
 

@@ -29,7 +29,7 @@ import (
 const stopSignal = syscall.SIGTERM
 
 // patience is how long a test waits for what should happen at once.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 // A process is an iechor-trustd that runs.
 type process struct {

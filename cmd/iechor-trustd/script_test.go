@@ -143,7 +143,7 @@ func run(ts *testscript.TestScript, ready func(context.Context) error, name stri
 			<-ended
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -244,7 +244,7 @@ func start(ts *testscript.TestScript, ready func(context.Context) error, name st
 		}
 	}
 	ts.Defer(stop)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -41,8 +41,8 @@ func interrupt(ts *testscript.TestScript, _ bool, args []string) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 	ts.Check(cmd.Start())
-	ts.Defer(func() { _ = cmd.Process.Kill() })                   // only if it hangs
-	ts.Check(master.SetReadDeadline(time.Now().Add(time.Minute))) // against a hang only
+	ts.Defer(func() { _ = cmd.Process.Kill() })                       // only if it hangs
+	ts.Check(master.SetReadDeadline(time.Now().Add(5 * time.Minute))) // against a hang only
 	seen, read := []byte(nil), 0
 	for _, arg := range args[:split] {
 		prompt, answer, _ := strings.Cut(arg, "=")
