@@ -1,0 +1,7 @@
+//go:build race
+
+package trust_test
+
+// modelSeeds is how many runs TestModel does: the race detector makes each of
+// them ten times as long, and all is done by one goroutine.
+const modelSeeds = 2
