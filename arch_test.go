@@ -16,9 +16,10 @@ const module = "github.com/iechor/trust"
 var floors = [][]string{
 	{"tuf", "certs", "terminal", "database", "metrics", "traces", "keys/piv/pivtest", "cmd/cmdtest"},
 	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest", "metrics/metricstest", "traces/tracestest"},
-	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest", "signer/signertest"},
+	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest", "signer/signertest", "notary/notarytest"},
 	{"sandbox", "database/drivers"},
-	{"cmd/iechor", "cmd/iechor-trustd", "bench", "database/databasetest", "sandbox/sandboxtest"},
+	{"cmd/iechor", "cmd/iechor-trustd", "database/databasetest", "sandbox/sandboxtest"},
+	{"bench"},
 }
 
 // never lists imports that the floors would allow and security does not.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -19,43 +18,9 @@ import (
 	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/database/drivers"
 	"github.com/iechor/trust/notary"
+	"github.com/iechor/trust/notary/notarytest"
 	"github.com/iechor/trust/tuf"
 )
-
-// The tables of the stock programs after all of their migrations
-// (notary-protocol 5.4).
-var stockTables = map[database.Dialect]map[string][]string{
-	database.PostgreSQL: {
-		"server": {
-			`CREATE TABLE tuf_files (id serial PRIMARY KEY, created_at timestamp NULL, updated_at timestamp NULL, deleted_at timestamp NULL,
-				gun varchar(255) NOT NULL, role varchar(255) NOT NULL, version integer NOT NULL, data bytea NOT NULL, sha256 char(64) DEFAULT NULL, UNIQUE (gun, role, version))`,
-			`CREATE TABLE change_category (category varchar(20) PRIMARY KEY)`,
-			`INSERT INTO change_category VALUES ('update'), ('deletion')`,
-			`CREATE TABLE changefeed (id serial PRIMARY KEY, created_at timestamp DEFAULT CURRENT_TIMESTAMP, gun varchar(255) NOT NULL, version integer NOT NULL,
-				sha256 char(64) DEFAULT NULL, category varchar(20) NOT NULL DEFAULT 'update' REFERENCES change_category)`,
-		},
-		"signer": {
-			`CREATE TABLE private_keys (id serial PRIMARY KEY, created_at timestamp NULL, updated_at timestamp NULL, deleted_at timestamp NULL,
-				key_id varchar(255) NOT NULL UNIQUE, encryption_alg varchar(255) NOT NULL, keywrap_alg varchar(255) NOT NULL, algorithm varchar(50) NOT NULL,
-				passphrase_alias varchar(50) NOT NULL, public bytea NOT NULL, private bytea NOT NULL, gun varchar(255) NOT NULL, role varchar(255) NOT NULL, last_used timestamp NULL)`,
-		},
-	},
-	database.MySQL: {
-		"server": {
-			"CREATE TABLE tuf_files (id int(11) NOT NULL AUTO_INCREMENT, created_at timestamp NULL DEFAULT NULL, updated_at timestamp NULL DEFAULT NULL, deleted_at timestamp NULL DEFAULT NULL," +
-				"gun varchar(255) NOT NULL, role varchar(255) NOT NULL, version int(11) NOT NULL, data longblob NOT NULL, sha256 char(64) DEFAULT NULL, PRIMARY KEY (id), UNIQUE KEY gun (gun, role, version)) DEFAULT CHARSET=utf8",
-			"CREATE TABLE change_category (category varchar(20) NOT NULL, PRIMARY KEY (category)) DEFAULT CHARSET=utf8",
-			"INSERT INTO change_category VALUES ('update'), ('deletion')",
-			"CREATE TABLE changefeed (id int(11) NOT NULL AUTO_INCREMENT, created_at timestamp DEFAULT CURRENT_TIMESTAMP, gun varchar(255) NOT NULL, version int(11) NOT NULL," +
-				"sha256 char(64) DEFAULT NULL, category varchar(20) NOT NULL DEFAULT 'update', PRIMARY KEY (id), FOREIGN KEY (category) REFERENCES change_category (category)) DEFAULT CHARSET=utf8",
-		},
-		"signer": {
-			"CREATE TABLE private_keys (id int(11) NOT NULL AUTO_INCREMENT, created_at timestamp NULL DEFAULT NULL, updated_at timestamp NULL DEFAULT NULL, deleted_at timestamp NULL DEFAULT NULL," +
-				"key_id varchar(255) NOT NULL, encryption_alg varchar(255) NOT NULL, keywrap_alg varchar(255) NOT NULL, algorithm varchar(50) NOT NULL, passphrase_alias varchar(50) NOT NULL," +
-				"public blob NOT NULL, private blob NOT NULL, gun varchar(255) NOT NULL, role varchar(255) NOT NULL, last_used datetime NULL DEFAULT NULL, PRIMARY KEY (id), UNIQUE KEY key_id (key_id)) DEFAULT CHARSET=utf8",
-		},
-	},
-}
 
 // A stock deployment: notary-server and notary-signer over one kind of
 // database.
@@ -69,40 +34,26 @@ type stock struct {
 func startStock(t *testing.T, fresh databasetest.Fresh) *stock {
 	t.Helper()
 	s := &stock{server: fresh(t), signer: fresh(t)}
-	dsns := map[string]string{}
-	backend := ""
-	for name, setting := range map[string]string{"server": s.server, "signer": s.signer} {
+	stores := map[string]notarytest.Storage{}
+	for name, setting := range map[string]string{notarytest.Server: s.server, notarytest.Signer: s.signer} {
 		at, err := drivers.Parse(setting, os.Getenv)
 		if err != nil {
 			t.Fatal(err)
 		}
-		db := databasetest.Open(t, setting)
-		for _, create := range stockTables[at.Dialect][name] {
-			if _, err := db.SQL().ExecContext(t.Context(), create); err != nil {
-				t.Fatal(err)
-			}
+		if err := notarytest.Migrate(t.Context(), databasetest.Open(t, setting), name); err != nil {
+			t.Fatal(err)
 		}
-		switch at.Dialect {
-		case database.PostgreSQL:
-			backend, dsns[name] = "postgres", fmt.Sprintf("postgres://%s@/%s?host=%s&sslmode=disable", at.User, at.Database, at.Socket)
-		case database.MySQL:
-			backend, dsns[name] = "mysql", fmt.Sprintf("%s@unix(%s)/%s?parseTime=true", at.User, at.Socket, at.Database)
-		}
+		stores[name] = notarytest.On(at.Dialect, at.Socket, at.User, at.Database)
 	}
 	dir := t.TempDir()
 	authority := newAuthority(t, dir, "stock")
 	pair := authority.issue(t, dir, "stock", "localhost")
+	files := notarytest.TLS{CA: authority.file, Certificate: pair.Certificate, Key: pair.Key}
 	serverPort, signerPort := unusedPort(t), unusedPort(t)
-	signer := filepath.Join(dir, "signer.json")
-	write(t, signer, fmt.Sprintf(`{"server":{"grpc_addr":"127.0.0.1:%s","tls_cert_file":%q,"tls_key_file":%q,"client_ca_file":%q},
-"storage":{"backend":%q,"db_url":%q,"default_alias":"alias1"},"logging":{"level":"error"}}`,
-		signerPort, pair.Certificate, pair.Key, authority.file, backend, dsns["signer"]))
-	server := filepath.Join(dir, "server.json")
-	write(t, server, fmt.Sprintf(`{"server":{"http_addr":"127.0.0.1:%s","tls_cert_file":%q,"tls_key_file":%q},
-"trust_service":{"type":"remote","hostname":"localhost","port":%q,"key_algorithm":"ecdsa","tls_ca_file":%q,"tls_client_cert":%q,"tls_client_key":%q},
-"storage":{"backend":%q,"db_url":%q},"logging":{"level":"error"}}`,
-		serverPort, pair.Certificate, pair.Key, signerPort, authority.file, pair.Certificate, pair.Key, backend, dsns["server"]))
-	endSigner := foreign(t, []string{"NOTARY_SIGNER_ALIAS1=correct horse"}, func() error {
+	server, signer := filepath.Join(dir, "server.json"), filepath.Join(dir, "signer.json")
+	write(t, signer, string(notarytest.SignerConfig("127.0.0.1:"+signerPort, stores[notarytest.Signer], files)))
+	write(t, server, string(notarytest.ServerConfig("127.0.0.1:"+serverPort, signerPort, stores[notarytest.Server], files)))
+	endSigner := foreign(t, []string{notarytest.SignerAlias}, func() error {
 		c, err := net.Dial("tcp", "127.0.0.1:"+signerPort)
 		if err == nil {
 			err = c.Close()

@@ -25,11 +25,15 @@ type mariadb struct {
 
 func needMariaDB(t testing.TB) {
 	t.Helper()
-	for _, name := range []string{"mariadbd", "mariadb-install-db"} {
-		if _, err := mariadbTool(name); err != nil {
-			missing(t, "mariadb", "MariaDB", "mariadb-server")
-		}
+	if !haveMariaDB() {
+		missing(t, "mariadb", "MariaDB", "mariadb-server")
 	}
+}
+
+func haveMariaDB() bool {
+	_, server := mariadbTool("mariadbd")
+	_, install := mariadbTool("mariadb-install-db")
+	return server == nil && install == nil
 }
 
 func mariadbTool(name string) (string, error) {
@@ -59,6 +63,11 @@ func MariaDB(t testing.TB) string {
 	if err := s.exec("CREATE DATABASE " + name); err != nil {
 		t.Fatal(err)
 	}
+	return s.setting(name)
+}
+
+// setting returns the storage setting of a database.
+func (s *mariadb) setting(name string) string {
 	return "mysql://trust@/" + name + "?pool=8&socket=" + s.socket()
 }
 

@@ -26,9 +26,14 @@ func postgresTool(name string) (string, error) {
 
 func needPostgres(t testing.TB) {
 	t.Helper()
-	if _, err := postgresTool("initdb"); err != nil {
+	if !havePostgres() {
 		missing(t, "postgres", "PostgreSQL", "postgresql")
 	}
+}
+
+func havePostgres() bool {
+	_, err := postgresTool("initdb")
+	return err == nil
 }
 
 // A postgres is a PostgreSQL server: an own folder with data and socket.
@@ -58,6 +63,11 @@ func PostgreSQL(t testing.TB) string {
 	if err := s.exec("postgres", "CREATE DATABASE "+name+" STRATEGY wal_log"); err != nil {
 		t.Fatal(err)
 	}
+	return s.setting(name)
+}
+
+// setting returns the storage setting of a database.
+func (s *postgres) setting(name string) string {
 	return "postgres://trust@/" + name + "?pool=8&socket=" + s.dir
 }
 
@@ -99,7 +109,7 @@ func (s *postgres) start(settings ...string) error {
 	} else {
 		settings = append(settings, "listen_addresses=127.0.0.1", "port="+s.port)
 	}
-	for _, set := range append(settings, "logging_collector=off", "log_min_messages=fatal", "shared_buffers=32MB") {
+	for _, set := range append([]string{"logging_collector=off", "log_min_messages=fatal", "shared_buffers=32MB"}, settings...) {
 		args = append(args, "-c", set)
 	}
 	if s.process, err = start(s.user, program, args...); err != nil {
