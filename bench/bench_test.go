@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iechor/trust/cmd/cmdtest"
+	"github.com/iechor/trust/database/databasetest"
 )
 
 // TestMain lets bench run itself as a client, as it does outside of tests.
@@ -37,32 +36,56 @@ func TestMain(m *testing.M) {
 // installed, otherwise ours and a sentence that says so. Nothing is left.
 func TestShortRound(t *testing.T) {
 	t.Parallel()
-	required := slices.Contains(strings.Split(os.Getenv("IECHOR_REQUIRE"), ","), "notary")
-	if required && !installed() {
-		t.Error("notary and notary-server are required and not installed: apt-get install notary")
+	for peer, here := range map[string]bool{"notary": installed(), "mariadb": true, "postgres": true} {
+		if databasetest.Required(peer) && !here {
+			t.Errorf("%s is required and not installed", peer)
+		}
 	}
 	dir := t.TempDir()
 	var out, progress bytes.Buffer
-	status := run(t.Context(), []string{"-timeout", "30m", "-rounds", "1", "-duration", "20ms", "-tags", "20", "-dir", dir}, &out, &progress, true)
+	args := strings.Fields("-timeout 30m -rounds 1 -duration 20ms -tags 20 -repositories 50 -pushes 2 -dir " + dir)
+	o, err := parse(args, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := run(t.Context(), args, &out, &progress, true)
 	if status != 0 {
 		t.Fatalf("run = %d, want 0\n%s\n%s", status, &out, &progress)
 	}
+	absent := func(name string) bool {
+		is := strings.Contains(out.String(), name+" is not installed")
+		if is && databasetest.Required(strings.ToLower(strings.TrimSuffix(name, "SQL"))) {
+			t.Errorf("%s is required and not installed", name)
+		}
+		return is
+	}
+	sqlite, databases := []string{""}, []string{}
+	for _, name := range []string{"MariaDB", "PostgreSQL"} {
+		if !absent(name) {
+			databases = append(databases, ", "+name)
+		}
+	}
 	const rate, span, count = `[\d,]+/s`, `[\d.]+ (µs|ms)`, `\d+`
-	for _, w := range newRows(20) {
-		value := map[unit]string{perSecond: rate, seconds: span, requests: count, mebibytes: `[\d.]+ MiB`}[w.unit]
-		sides := value + `\s+` + value + `\s+\d+\.\d\d`
+	for _, w := range newRows(o) {
+		value := map[unit]string{perSecond: rate, seconds: span, requests: count, mebibytes: `[\d.]+ MiB`, kilobytes: `[\d.]+ kB`}[w.unit]
+		sides, names := value+`\s+`+value+`\s+(\d+\.\d\d|-)`, sqlite
+		if w.database {
+			names = databases
+		}
 		switch {
 		case w.limit:
 			sides = value
-		case !installed():
+		case !installed(), w.alone, w.database && absent("MariaDB"):
 			sides = `-\s+` + value + `\s+-`
 		}
-		re := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(w.name) + `\s+` + sides + `\s+-\s+1$`)
-		if !re.Match(out.Bytes()) {
-			t.Errorf("no line like %q in\n%s", re, &out)
+		for _, name := range names {
+			re := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(w.name+name) + `\s+` + sides + `(\s+[≥≤] [\d.]+( MiB| ms)?( met| missed)?)?\s+-\s+1$`)
+			if !re.Match(out.Bytes()) {
+				t.Errorf("no line like %q in\n%s", re, &out)
+			}
 		}
 	}
-	if says := strings.Contains(out.String(), "not installed"); says == installed() {
+	if says := strings.Contains(out.String(), "stock:   not installed"); says == installed() {
 		t.Errorf("says that stock is absent: %t; it is installed: %t\n%s", says, installed(), &out)
 	}
 	if !strings.Contains(progress.String(), "round 1 of 1") {
@@ -99,6 +122,8 @@ func TestUsage(t *testing.T) {
 		{"-only timestamp,snapshot", `bench: -only: there is no row "snapshot": choose of timestamp, root, `},
 		{"-rounds 0", "bench: -rounds, -duration and -timeout must be more than nothing"},
 		{"-tags 20000", "bench: -tags: 1 to 10000"},
+		{"-repositories 49", "bench: -repositories: 50 to 50000"},
+		{"-pushes 0", "bench: -pushes must be more than nothing"},
 		{"timestamp", `bench: unexpected argument "timestamp"`},
 		{"-round 1", "bench: flag provided but not defined: -round"},
 	} {
@@ -138,10 +163,11 @@ func TestReport(t *testing.T) {
 	r := report{
 		facts: []string{"machine: a table"},
 		rows: []*row{
-			{name: "rate", unit: perSecond, cpu: "server, each", stock: second(1000, 2000, 1500), ours: second(6000, 4000, 7500)},
-			{name: "time", unit: seconds, stock: second(0.1, 0.3), ours: second(0.05, 0.05)},
-			{name: "alone", unit: requests, ours: second(4)},
-			{name: "one signature", unit: seconds, limit: true, ours: second(0.00002, 0.00004)},
+			{name: "rate", unit: perSecond, target: 4, cpu: "server, each", stock: second(1000, 2000, 1500), ours: []side{{"SQLite", second(6000, 4000, 7500)}}},
+			{name: "time", unit: seconds, target: 0.2, stock: second(0.1, 0.3), ours: []side{{"SQLite", second(0.05, 0.05)}}},
+			{name: "alone", unit: requests, most: 4, ours: []side{{"SQLite", second(4)}}},
+			{name: "stored", unit: kilobytes, target: 0.1, database: true, stock: second(1000), ours: []side{{"MariaDB", second(90)}, {"PostgreSQL", second(200)}}},
+			{name: "one signature", unit: seconds, limit: true, ours: []side{{"SQLite", second(0.00002, 0.00004)}}},
 		},
 		notes: []string{"a note"},
 	}
@@ -190,7 +216,7 @@ func serve(t *testing.T, h http.HandlerFunc, body string) *load {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &load{l.Addr().String(), conf, "/file", int64(len(body)), sha256.Sum256([]byte(body))}
+	return &load{[]string{l.Addr().String()}, conf, []served{serving("/file", []byte(body))}}
 }
 
 func TestLoadCountsAnswers(t *testing.T) {
@@ -290,7 +316,7 @@ func TestProcessRestarts(t *testing.T) {
 // published anew, the work is done again, and the report says so.
 func TestMeasuredAgainAfterRestart(t *testing.T) {
 	t.Parallel()
-	s, err := newStage(t.Context(), options{rounds: 1, duration: 20 * time.Millisecond, tags: 1}, func(string) {})
+	s, err := newStage(t.Context(), options{rounds: 1, duration: 20 * time.Millisecond, tags: 1, repositories: 50}, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}

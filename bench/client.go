@@ -25,22 +25,23 @@ import (
 )
 
 // The modes are what bench runs itself as: the four commands of the stock
-// notary program, done with our client library, a server of one static
-// file, our services in one process that can be profiled, and a program whose
+// notary program, done with our client library, the first two of them in one,
+// as our client does it, a server of one static file, our services in one process that can be profiled, and a program whose
 // memory is measured.
 const (
-	modeInit   = "init"
-	modeAdd    = "addhash"
-	modeList   = "list"
-	modeLookup = "lookup"
-	modeStatic = "static"
-	modeServe  = "serve"
-	modeRun    = "run"
+	modeInit    = "init"
+	modeAdd     = "addhash"
+	modePublish = "publish"
+	modeList    = "list"
+	modeLookup  = "lookup"
+	modeStatic  = "static"
+	modeServe   = "serve"
+	modeRun     = "run"
 )
 
 func isMode(name string) bool {
 	switch name {
-	case modeInit, modeAdd, modeList, modeLookup, modeStatic, modeServe, modeRun:
+	case modeInit, modeAdd, modePublish, modeList, modeLookup, modeStatic, modeServe, modeRun:
 		return true
 	}
 	return false
@@ -65,8 +66,8 @@ func runMode(ctx context.Context, mode string, args []string, out io.Writer) err
 	switch {
 	case mode == modeInit && f.NArg() == 1:
 		return c.init(ctx, tuf.GUN(f.Arg(0)))
-	case mode == modeAdd && f.NArg() == 4:
-		return c.add(ctx, tuf.GUN(f.Arg(0)), f.Arg(1), f.Arg(2), f.Arg(3))
+	case (mode == modeAdd || mode == modePublish) && f.NArg() == 4:
+		return c.add(ctx, mode == modePublish, tuf.GUN(f.Arg(0)), f.Arg(1), f.Arg(2), f.Arg(3))
 	case mode == modeList && f.NArg() == 1:
 		return c.list(ctx, tuf.GUN(f.Arg(0)), out)
 	case mode == modeLookup && f.NArg() == 2:
@@ -121,7 +122,9 @@ func (c place) init(ctx context.Context, gun tuf.GUN) error {
 	return err
 }
 
-func (c place) add(ctx context.Context, gun tuf.GUN, tag, size, sum string) error {
+// add publishes a tag: staged first, in a repository that was initialised, or,
+// if first, all in one.
+func (c place) add(ctx context.Context, first bool, gun tuf.GUN, tag, size, sum string) error {
 	n, err := strconv.ParseInt(size, 10, 64)
 	if err != nil {
 		return err
@@ -135,7 +138,15 @@ func (c place) add(ctx context.Context, gun tuf.GUN, tag, size, sum string) erro
 		return err
 	}
 	defer ring.Close() // wipes
-	if err := repo.Stage(addTag(tag, n, digest)); err != nil {
+	change := addTag(tag, n, digest)
+	if first {
+		if _, err := repo.Init(ctx, trust.InitOptions{}); err != nil {
+			return err
+		}
+		_, err := repo.Publish(ctx, func(*tuf.Set) ([]tuf.Change, error) { return []tuf.Change{change}, nil })
+		return err
+	}
+	if err := repo.Stage(change); err != nil {
 		return err
 	}
 	_, err = repo.PublishStaged(ctx)

@@ -18,9 +18,9 @@ import (
 )
 
 // inspect measures "iechor trust inspect" beside "notary list", both on our
-// server and on the same repository, in an empty directory each time: how long
-// it takes, or how much memory.
-func inspect(memory bool) measurement {
+// server and on the same repository, in an empty directory or the second time:
+// how long it takes, or how much memory.
+func inspect(warm, memory bool) measurement {
 	return func(ctx context.Context, s *stage, p *peer) (got sample, err error) {
 		if s.ours.seed == nil {
 			if err := s.plant(ctx, s.ours); err != nil {
@@ -39,6 +39,11 @@ func inspect(memory bool) measurement {
 			}
 		}
 		var out, problem strings.Builder
+		if warm {
+			if text, err := command(ctx, s.env, argv...).CombinedOutput(); err != nil {
+				return sample{}, fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, strings.TrimSpace(string(text)))
+			}
+		}
 		if memory {
 			argv = append([]string{s.self, modeRun}, argv...)
 		}

@@ -60,7 +60,7 @@ func (s *stage) startStatic(ctx context.Context, body []byte) error {
 	}); err != nil {
 		return err
 	}
-	s.static = &load{addr, conf, "/", int64(len(body)), sha256.Sum256(body)}
+	s.static = &load{[]string{addr}, conf, []served{serving("/", body)}}
 	return nil
 }
 

@@ -20,16 +20,25 @@ import (
 // connections is how many clients ask at once.
 const connections = 16
 
-// A load is one request that is sent again and again over TLS connections that
-// are kept, one request at a time on each. The requests and what is done with
-// the answers are as little work as can be, because both sides share the
+// A load is requests that are sent again and again over TLS connections that
+// are kept, one at a time on each. The requests and what is done with the
+// answers are as little work as can be, because both sides share the
 // processors with it.
 type load struct {
-	addr   string // host:port on loopback
-	tls    *tls.Config
+	addrs []string // host:port on loopback; connections are spread over them
+	tls   *tls.Config
+	files []served // asked for in turn; each connection begins at another one
+}
+
+// A served file is what is asked for, and what the right answer is.
+type served struct {
 	path   string
-	length int64    // of the right answer
-	sum    [32]byte // SHA-256 of the right answer
+	length int64
+	sum    [32]byte // SHA-256
+}
+
+func serving(path string, body []byte) served {
+	return served{path, int64(len(body)), sha256.Sum256(body)}
 }
 
 // run connects, calls ready, sends requests for d, and returns how many were
@@ -41,7 +50,7 @@ func (l *load) run(ctx context.Context, d time.Duration, ready func()) (answered
 	defer cancel(nil)
 	conns := make([]*conn, connections)
 	for i := range conns {
-		c, err := l.dial(ctx, time.Now().Add(d+20*time.Second))
+		c, err := l.dial(ctx, i, time.Now().Add(d+20*time.Second))
 		if err != nil {
 			return 0, 0, err
 		}
@@ -77,38 +86,44 @@ func (l *load) run(ctx context.Context, d time.Duration, ready func()) (answered
 // A conn is one connection.
 type conn struct {
 	net.Conn
-	load    *load
-	request []byte
-	r       *bufio.Reader
+	files    []served
+	requests [][]byte
+	next     int
+	r        *bufio.Reader
 }
 
 // dial connects, asks once, and sees that the answer is the right one.
-func (l *load) dial(ctx context.Context, deadline time.Time) (*conn, error) {
+func (l *load) dial(ctx context.Context, n int, deadline time.Time) (*conn, error) {
 	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: l.tls}
-	nc, err := d.DialContext(ctx, "tcp", l.addr)
+	addr := l.addrs[n%len(l.addrs)]
+	nc, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{
-		Conn: nc, load: l, r: bufio.NewReaderSize(nc, 16<<10),
-		request: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", l.path, l.addr),
+	c := &conn{Conn: nc, files: l.files, r: bufio.NewReaderSize(nc, 16<<10), next: n * len(l.files) / connections}
+	for _, f := range l.files {
+		c.requests = append(c.requests, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", f.path, addr))
 	}
 	if err := c.SetDeadline(deadline); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	h := sha256.New()
+	first := c.files[c.next]
 	if err := c.ask(h); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if [32]byte(h.Sum(nil)) != l.sum {
-		return nil, errors.Join(fmt.Errorf("GET %s: answered with another file", l.path), c.Close())
+	if [32]byte(h.Sum(nil)) != first.sum {
+		return nil, errors.Join(fmt.Errorf("GET %s: answered with another file", first.path), c.Close())
 	}
 	return c, nil
 }
 
-// ask sends the request and writes the body of the answer to w.
+// ask sends the next request and writes the body of the answer to w.
 func (c *conn) ask(w io.Writer) error {
-	if _, err := c.Write(c.request); err != nil {
+	file := &c.files[c.next]
+	request := c.requests[c.next]
+	c.next = (c.next + 1) % len(c.files)
+	if _, err := c.Write(request); err != nil {
 		return err
 	}
 	line, err := c.r.ReadSlice('\n')
@@ -116,7 +131,7 @@ func (c *conn) ask(w io.Writer) error {
 		return err
 	}
 	if !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")) {
-		return fmt.Errorf("GET %s: answered with %q", c.load.path, bytes.TrimSpace(line))
+		return fmt.Errorf("GET %s: answered with %q", file.path, bytes.TrimSpace(line))
 	}
 	length := int64(-1) // chunked
 	for {
@@ -144,8 +159,8 @@ func (c *conn) ask(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if length != c.load.length {
-		return fmt.Errorf("GET %s: answered with %d bytes, not %d", c.load.path, length, c.load.length)
+	if length != file.length {
+		return fmt.Errorf("GET %s: answered with %d bytes, not %d", file.path, length, file.length)
 	}
 	return nil
 }

@@ -6,17 +6,20 @@
 //
 // It builds iechor-trustd and runs server and signer as processes of their own,
 // over SQLite; notary-server, where it is installed, keeps everything in memory
-// and signs by itself. Every round measures both, and which of them comes first
-// changes from round to round. The table shows medians, what one is of the
-// other, and how far apart the rounds were. What the machine itself can do,
-// and what protecting keys by a passphrase costs, stands apart.
+// and signs by itself. Where MariaDB and PostgreSQL are installed, it starts
+// servers of its own of both, and measures notary-server with notary-signer on
+// MariaDB beside ours on either. Every round measures all, and which of them
+// comes first changes from round to round. The table shows medians, what one
+// is of the other, and how far apart the rounds were. What the machine itself
+// can do, and what protecting keys by a passphrase costs, stands apart.
 //
-// Everything listens on loopback, lies in one temporary folder, and is ended
-// by process id when bench ends.
+// Everything listens on loopback, lies in temporary folders, and is ended by
+// process id when bench ends.
 //
 // Read main.go, then work.go for what is measured, table.go for what is made of
-// it, peers.go with process.go for the services, load.go for the requests,
-// client.go for our side of "notary init, addhash, list, lookup".
+// it, peers.go with databases.go and process.go for the services, load.go for
+// the requests, publish.go for uploads, crowd.go for a server with very many
+// repositories, client.go for our side of "notary init, addhash, list, lookup".
 package main
 
 import (
@@ -47,11 +50,15 @@ type options struct {
 	rounds   int
 	duration time.Duration // of one measurement of requests
 	timeout  time.Duration // of everything
-	tags     int           // in the large repository
-	only     []string      // keys of rows; empty: all
-	stock    bool
-	dir      string // parent of the temporary folder
-	profile  string // file for a CPU profile of our server
+	tags     int           // in the large repository; twice and ten times as many in larger ones
+
+	repositories int // that a server has whose memory is measured; a fiftieth of it is published to
+	pushes       int // after which the growth of the databases is measured
+	databases    bool
+	only         []string // keys of rows; empty: all
+	stock        bool
+	dir          string // parent of the temporary folder
+	profile      string // file for a CPU profile of our server
 }
 
 func main() {
@@ -79,7 +86,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer, terminal b
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done after %v: choose fewer rounds, or a longer -timeout", o.timeout))
 	defer cancel()
-	say := func(string) {}
+	say := func(s string) { // a round a line, where lines stay
+		if strings.Contains(s, ", row 1 of ") {
+			fmt.Fprintln(progress, "bench: "+s)
+		}
+	}
 	if terminal {
 		say = func(s string) { fmt.Fprintf(progress, "\r\x1b[K%s", s) }
 	}
@@ -107,8 +118,11 @@ func parse(args []string, w io.Writer) (options, error) {
 	f.SetOutput(io.Discard) // the one sentence is run's
 	f.IntVar(&o.rounds, "rounds", 5, "how often each is measured")
 	f.DurationVar(&o.duration, "duration", time.Second, "how long requests are sent each time")
-	f.DurationVar(&o.timeout, "timeout", 3*time.Minute, "give up after this time")
-	f.IntVar(&o.tags, "tags", 5000, "tags in the large repository")
+	f.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after this time")
+	f.IntVar(&o.tags, "tags", 5000, "tags in the large repository; others have twice and ten times as many")
+	f.IntVar(&o.repositories, "repositories", 10_000, "repositories of a server whose memory is measured; a fiftieth of them is published to by several")
+	f.IntVar(&o.pushes, "pushes", 100, "pushes after which the growth of the databases is measured")
+	f.BoolVar(&o.databases, "databases", true, "measure over MariaDB and PostgreSQL, too, where they are installed")
 	f.StringVar(&only, "only", "", "rows to measure, comma-separated: "+strings.Join(rowKeys(), ","))
 	f.BoolVar(&o.stock, "stock", true, "measure the stock programs, too, where they are installed")
 	f.StringVar(&o.dir, "dir", "", "where the temporary folder is made: the file system that SQLite writes to")
@@ -136,6 +150,10 @@ func parse(args []string, w io.Writer) (options, error) {
 		return o, errors.New("-rounds, -duration and -timeout must be more than nothing")
 	case o.tags < 1 || o.tags > 10_000:
 		return o, errors.New("-tags: 1 to 10000")
+	case o.repositories < 50 || o.repositories > 50_000:
+		return o, errors.New("-repositories: 50 to 50000")
+	case o.pushes < 1:
+		return o, errors.New("-pushes must be more than nothing")
 	}
 	return o, nil
 }
@@ -151,21 +169,21 @@ func bench(ctx context.Context, o options, say func(string)) (_ *report, err err
 	rows := slices.DeleteFunc(s.rows(), func(w *row) bool { return len(o.only) > 0 && !slices.Contains(o.only, w.key) })
 	r := &report{rows: rows, facts: s.facts()}
 	for round := range o.rounds {
-		for _, w := range rows {
-			peers := s.peers()
+		for n, w := range rows {
+			if w.once && round > 0 {
+				continue
+			}
+			peers := s.peersOf(w)
 			if round%2 == 1 {
 				slices.Reverse(peers)
 			}
 			for _, p := range peers {
-				if w.limit && p != s.ours {
-					continue
-				}
-				say(fmt.Sprintf("round %d of %d: %s (%s)", round+1, o.rounds, w.name, p.name))
+				say(fmt.Sprintf("round %d of %d, row %d of %d: %s (%s)", round+1, o.rounds, n+1, len(rows), strings.TrimSpace(w.name), p.name))
 				got, err := s.measure(ctx, w, p)
 				if err != nil {
-					return r, fmt.Errorf("%s, %s: %w", w.name, p.name, err)
+					return r, fmt.Errorf("%s, %s: %w", strings.TrimSpace(w.name), p.name, err)
 				}
-				w.add(p == s.ours, got)
+				w.add(p, got)
 			}
 		}
 	}

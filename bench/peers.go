@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"debug/buildinfo"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -16,11 +15,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/iechor/trust/certs"
+	"github.com/iechor/trust/database/databasetest"
+	"github.com/iechor/trust/notary/notarytest"
 	"github.com/iechor/trust/trust"
 	"github.com/iechor/trust/tuf"
 )
@@ -42,21 +44,34 @@ type stage struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	ours, stock *peer // stock is nil if it is not measured
-	static      *load // nil until it is asked for
-	redone      int   // measurements that a restart spoiled
-	named       int   // see unique
+	ours, stock *peer    // stock is nil if it is not measured
+	onDatabases []*peer  // the stock one first, if it is measured
+	absent      []string // what of the databases is not measured, and why
+	databases   []*databasetest.Server
+	crowd       *crowd // nil until it is asked for
+	static      *load  // nil until it is asked for
+	redone      int    // measurements that a restart spoiled
+	named       int    // see unique
 }
 
 // A peer is one side: its services and its client program.
 type peer struct {
 	name      string
+	stock     bool
+	on        string // what keeps its data
 	addr      string // host:port
 	ca        string // file
 	processes []*process
 	client    func(url, ca, home, verb string, args ...string) []string // argv
 	seed      *seed                                                     // nil: nothing is published yet
 	version   string
+
+	db      *databasetest.Server // nil: none; what is published outlives its servers
+	storage string               // setting of the server's storage
+	socket  string               // of our signer
+	second  *peer                // our other server on the same storage; nil until it is asked for
+	shelves []*shelf             // nil until they are asked for
+	grown   grown
 }
 
 func (p *peer) url() string { return "https://" + p.addr }
@@ -74,6 +89,7 @@ type seed struct {
 	lives        int64 // of the services that have it
 	home         string
 	small, large tuf.GUN
+	largest      tuf.GUN                   // empty until it is asked for
 	files        map[tuf.RoleName]tuf.File // of small
 }
 
@@ -112,7 +128,12 @@ func newStage(ctx context.Context, o options, say func(string)) (_ *stage, err e
 			return nil, err
 		}
 	}
-	for _, p := range s.peers() {
+	if o.databases {
+		if err := s.startDatabases(); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range append(s.peers(), s.onDatabases...) {
 		if err := s.ready(ctx, p); err != nil {
 			return nil, err
 		}
@@ -131,6 +152,9 @@ func installed() bool {
 func (s *stage) close() error {
 	s.stop()
 	s.running.Wait()
+	for _, db := range s.databases {
+		db.Close()
+	}
 	return errors.Join(os.RemoveAll(s.dir), os.RemoveAll(s.sock))
 }
 
@@ -165,7 +189,7 @@ func (s *stage) trust(addr, ca string) error {
 }
 
 func (s *stage) launch(p *peer, name string, env []string, argv ...string) error {
-	log := filepath.Join(s.dir, fmt.Sprintf("%s-%d.log", p.name, len(p.processes)))
+	log := filepath.Join(s.dir, fmt.Sprintf("%s-%d.log", strings.ReplaceAll(p.name, " ", "-"), len(p.processes)))
 	process, err := start(s.ctx, &s.running, log, append(env, s.env...), name, argv...)
 	if err == nil {
 		p.processes = append(p.processes, process)
@@ -174,16 +198,11 @@ func (s *stage) launch(p *peer, name string, env []string, argv ...string) error
 }
 
 func (s *stage) startOurs() error {
-	addr, err := freeAddr()
+	p, err := s.newOurs("ours", "SQLite")
 	if err != nil {
 		return err
 	}
-	p := &peer{name: "ours", addr: addr, ca: s.certs.ca}
-	p.client = func(url, _, home, verb string, args ...string) []string {
-		return append([]string{s.self, verb, "-s", url, "-tls", s.tls, "-d", home}, args...)
-	}
 	s.ours = p
-	listen := strings.Replace(addr, "localhost", "127.0.0.1", 1)
 	data := filepath.Join(s.dir, "data")
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
@@ -194,38 +213,60 @@ func (s *stage) startOurs() error {
 			return err
 		}
 		p.ca, p.version = filepath.Join(data, "ca.crt"), "this source tree, sandbox under the profiler"
-		return s.launch(p, "sandbox", nil, s.self, modeServe, "-d", data, "-addr", listen, "-cpuprofile", profile)
+		return s.launch(p, "sandbox", nil, s.self, modeServe, "-d", data, "-addr", loopback(p.addr), "-cpuprofile", profile)
 	}
 	s.say("building iechor-trustd")
-	trustd := filepath.Join(s.dir, "iechor-trustd")
-	if runtime.GOOS == "windows" {
-		trustd += ".exe"
-	}
-	build := command(s.ctx, nil, "go", "build", "-o", trustd, "github.com/iechor/trust/cmd/iechor-trustd")
+	build := command(s.ctx, nil, "go", "build", "-o", s.trustd(), "github.com/iechor/trust/cmd/iechor-trustd")
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build iechor-trustd: %w\n%s", err, strings.TrimSpace(string(text)))
 	}
-	if info, err := buildinfo.ReadFile(trustd); err == nil {
+	if info, err := buildinfo.ReadFile(s.trustd()); err == nil {
 		p.version = "iechor-trustd " + info.Main.Version + " (" + info.GoVersion + ")"
 	}
+	return s.serveOurs(p, "sqlite:"+filepath.Join(data, "server.db"), "sqlite:"+filepath.Join(data, "signer.db"))
+}
+
+func (s *stage) trustd() string {
+	path := filepath.Join(s.dir, "iechor-trustd")
+	if runtime.GOOS == "windows" {
+		path += ".exe"
+	}
+	return path
+}
+
+// loopback returns where a server of addr listens.
+func loopback(addr string) string { return strings.Replace(addr, "localhost", "127.0.0.1", 1) }
+
+func (s *stage) newOurs(name, on string) (*peer, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	return &peer{name: name, on: on, addr: addr, ca: s.certs.ca, client: func(url, _, home, verb string, args ...string) []string {
+		return append([]string{s.self, verb, "-s", url, "-tls", s.tls, "-d", home}, args...)
+	}}, nil
+}
+
+// serveOurs starts a signer and a server, with where each keeps its data.
+func (s *stage) serveOurs(p *peer, server, signer string) error {
 	kek := make([]byte, 32)
 	if _, err := rand.Read(kek); err != nil {
 		return err
 	}
-	socket := filepath.Join(s.sock, "signer")
+	p.storage, p.socket = server, filepath.Join(s.sock, "signer-"+p.on)
 	config := filepath.Join(s.dir, "signer.yaml")
 	if err := os.WriteFile(config, []byte("identities: {unix: [sign, create]}\n"), 0o600); err != nil {
 		return err
 	}
-	err = s.launch(p, "signer", []string{"BENCH_KEK=" + hex.EncodeToString(kek)}, trustd, "signer", "--config", config,
-		"--listen", "unix:"+socket, "--storage", "sqlite:"+filepath.Join(data, "signer.db"),
+	err := s.launch(p, "signer", []string{"BENCH_KEK=" + hex.EncodeToString(kek)}, s.trustd(), "signer", "--config", config,
+		"--listen", "unix:"+p.socket, "--storage", signer,
 		"--key-encryption-key", "env:BENCH_KEK", "--limit-keys-per-day", "1000000", "--log-level", "warn")
 	if err != nil {
 		return err
 	}
 	// The server remembers for a while that a signer was not there.
 	if err := p.processes[0].until(s.ctx, func(ctx context.Context) error {
-		c, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		c, err := new(net.Dialer).DialContext(ctx, "unix", p.socket)
 		if err == nil {
 			err = c.Close()
 		}
@@ -233,25 +274,38 @@ func (s *stage) startOurs() error {
 	}); err != nil {
 		return err
 	}
-	return s.launch(p, "server", nil, trustd, "server", "--listen", listen, "--authentication", "none",
+	return s.serveStore(p)
+}
+
+// serveStore starts our server of p, whose signer runs.
+func (s *stage) serveStore(p *peer) error {
+	return s.launch(p, "server", nil, s.trustd(), "server", "--listen", loopback(p.addr), "--authentication", "none",
 		"--tls-certificate", s.certs.cert, "--tls-key", s.certs.key,
-		"--storage", "sqlite:"+filepath.Join(data, "server.db"), "--signer-url", "unix:"+socket, "--log-level", "warn",
+		"--storage", p.storage, "--signer-url", "unix:"+p.socket, "--log-level", "warn",
 		"--limit-requests", "0", "--limit-changes", "0", "--limit-repository-changes", "0") // all of the load is one client's
 }
 
 func (s *stage) startStock() error {
-	addr, err := freeAddr()
+	p, err := s.newStock("stock", "memory")
 	if err != nil {
 		return err
 	}
-	p := &peer{name: "stock", addr: addr, ca: s.certs.ca, version: "notary-server"}
+	s.stock = p
+	return s.serveStock(p, "", notarytest.Memory)
+}
+
+func (s *stage) newStock(name, on string) (*peer, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	p := &peer{name: name, stock: true, on: on, addr: addr, ca: s.certs.ca, version: "notary-server"}
 	p.client = func(url, ca, home, verb string, args ...string) []string {
 		if verb == modeAdd { // GUN TAG SIZE SHA256
 			args = []string{args[0], args[1], args[2], "--sha256", args[3], "-p"}
 		}
 		return append([]string{"notary", "-s", url, "--tlscacert", ca, "-d", home, verb}, args...)
 	}
-	s.stock = p
 	if path, err := exec.LookPath("notary-server"); err == nil {
 		if info, err := buildinfo.ReadFile(path); err == nil {
 			p.version += " (" + info.GoVersion + ")"
@@ -260,23 +314,19 @@ func (s *stage) startStock() error {
 	if pkg, err := command(s.ctx, nil, "dpkg-query", "-W", "-f", "${Version}", "notary").Output(); err == nil {
 		p.version += " of Debian's notary " + strings.TrimSpace(string(pkg))
 	}
-	config, err := json.Marshal(map[string]any{
-		"server": map[string]string{
-			"http_addr":    strings.Replace(addr, "localhost", "127.0.0.1", 1),
-			"tls_key_file": s.certs.key, "tls_cert_file": s.certs.cert,
-		},
-		"trust_service": map[string]string{"type": "local"},
-		"storage":       map[string]string{"backend": "memory"},
-		"logging":       map[string]string{"level": "error"},
-	})
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(s.dir, "notary-server.json")
-	if err := os.WriteFile(path, config, 0o600); err != nil {
+	return p, nil
+}
+
+func (s *stage) serveStock(p *peer, signerPort string, storage notarytest.Storage) error {
+	path := filepath.Join(s.dir, "notary-server-"+p.on+".json")
+	if err := os.WriteFile(path, notarytest.ServerConfig(loopback(p.addr), signerPort, storage, s.stockTLS()), 0o600); err != nil {
 		return err
 	}
 	return s.launch(p, "", nil, "notary-server", "-config", path)
+}
+
+func (s *stage) stockTLS() notarytest.TLS {
+	return notarytest.TLS{CA: s.certs.ca, Certificate: s.certs.cert, Key: s.certs.key}
 }
 
 // ready waits until p answers and says that it is well.
@@ -315,7 +365,7 @@ func (s *stage) plant(ctx context.Context, p *peer) error {
 	}
 	lives := p.lives()
 	n := &seed{
-		lives: lives, home: filepath.Join(s.dir, fmt.Sprintf("%s-%d", p.name, lives)),
+		lives: lives, home: s.home(p, strconv.FormatInt(lives, 10)),
 		small: tuf.GUN(fmt.Sprintf("bench.example/%d/small", lives)), large: tuf.GUN(fmt.Sprintf("bench.example/%d/large", lives)),
 		files: map[tuf.RoleName]tuf.File{},
 	}
@@ -323,6 +373,9 @@ func (s *stage) plant(ctx context.Context, p *peer) error {
 		gun  tuf.GUN
 		tags int
 	}{{n.small, 1}, {n.large, s.o.tags}} {
+		if p.db != nil && g.gun == n.large {
+			continue // nothing that needs it is measured there
+		}
 		s.say(fmt.Sprintf("publishing %d tags (%s)", g.tags, p.name))
 		set, err := plantRepository(ctx, place{p.url(), s.tls, n.home}, g.gun, g.tags)
 		if err != nil {
@@ -336,6 +389,19 @@ func (s *stage) plant(ctx context.Context, p *peer) error {
 	}
 	p.seed = n
 	return nil
+}
+
+// largest returns a repository of ten times as many tags as the large one.
+func (s *stage) largest(ctx context.Context, p *peer) (tuf.GUN, error) {
+	if p.seed.largest == "" {
+		s.say(fmt.Sprintf("publishing %d tags (%s)", 10*s.o.tags, p.name))
+		gun := tuf.GUN(fmt.Sprintf("bench.example/%d/largest", p.seed.lives))
+		if _, err := plantRepository(ctx, place{p.url(), s.tls, p.seed.home}, gun, 10*s.o.tags); err != nil {
+			return "", fmt.Errorf("publish %d tags: %w", 10*s.o.tags, err)
+		}
+		p.seed.largest = gun
+	}
+	return p.seed.largest, nil
 }
 
 func plantRepository(ctx context.Context, at place, gun tuf.GUN, tags int) (*tuf.Set, error) {
@@ -359,6 +425,11 @@ func plantRepository(ctx context.Context, at place, gun tuf.GUN, tags int) (*tuf
 	return repo.Update(ctx)
 }
 
+// home is a trust directory on the file system that is measured.
+func (s *stage) home(p *peer, name string) string {
+	return filepath.Join(s.dir, strings.ReplaceAll(p.name, " ", "-")+"-"+name)
+}
+
 // size is what all tags say of their manifests' length.
 const size = 1234
 
@@ -380,7 +451,11 @@ func (s *stage) facts() []string {
 	default:
 		f = append(f, "stock:   left out (-stock=false)")
 	}
-	return append(f, fmt.Sprintf("each:    medians of rounds in which both take turns (%d); requests for %v over %d kept connections, sent from the same cores", s.o.rounds, s.o.duration, connections))
+	for _, db := range s.databases {
+		f = append(f, "on:      "+db.Version)
+	}
+	f = append(f, s.absent...)
+	return append(f, fmt.Sprintf("each:    medians of rounds in which all take turns (%d); requests for %v over %d kept connections, sent from the same cores", s.o.rounds, s.o.duration, connections))
 }
 
 // cipher says what a connection to p is protected with.
@@ -415,7 +490,7 @@ func (s *stage) notes() []string {
 		"OURS/STOCK is of the medians: above 1 is better for what is counted in a second, below 1 for the rest. LOWEST–HIGHEST is of single rounds.",
 		fmt.Sprintf("\"trust inspect\" stands beside notary list; both ask our server, for the same repository. Publishing and listing are whole client processes, from an empty cache where it says cold: notary init, addhash -p, list, lookup, and the same of our library. Key files take %d PBKDF2 rounds on both sides, as the stock programs write them; what ours take by default is the row \"open a key file\".", stockRounds),
 	}
-	for _, p := range s.peers() {
+	for _, p := range append(s.peers(), s.onDatabases...) {
 		if again := p.lives() - int64(len(p.processes)); again > 0 {
 			n = append(n, fmt.Sprintf("%s: restarts of services that ended by themselves: %d.", p.name, again))
 		}

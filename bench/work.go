@@ -15,12 +15,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -28,22 +30,43 @@ import (
 type measurement func(ctx context.Context, s *stage, p *peer) (sample, error)
 
 // rows returns all rows, without results.
-func (s *stage) rows() []*row { return newRows(s.o.tags) }
+func (s *stage) rows() []*row { return newRows(s.o) }
 
-func newRows(tags int) []*row {
-	large := thousands(int64(tags))
+func newRows(o options) []*row {
+	large, larger, largest := thousands(int64(o.tags)), thousands(2*int64(o.tags)), thousands(10*int64(o.tags))
 	const server, both = "server, each", "client and server"
+	const timestamp, root, targets = "GET timestamp.json", "GET root.json", "GET targets.SHA256.json"
+	publishing := fmt.Sprintf("publishes to %d repositories, %d clients", o.repositories/50, publishers)
+	pushed := "bytes stored by a push of one tag to " + larger
 	return []*row{
-		{key: "timestamp", name: "GET timestamp.json", unit: perSecond, cpu: server, run: get(tuf.RoleTimestamp, false)},
-		{key: "root", name: "GET root.json", unit: perSecond, cpu: server, run: get(tuf.RoleRoot, false)},
-		{key: "targets", name: "GET targets.SHA256.json", unit: perSecond, cpu: server, run: get(tuf.RoleTargets, true)},
-		{key: "new", name: "publish one tag, new repository", unit: seconds, cpu: both, run: publishNew},
-		{key: "more", name: "publish one more tag in " + large, unit: seconds, cpu: both, run: publishMore},
-		{key: "list", name: "list " + large + " tags, cold", unit: seconds, cpu: both, run: list},
-		{key: "inspect", name: "trust inspect " + large + " tags, cold", unit: seconds, cpu: "client", run: inspect(false)},
-		{key: "memory", name: "  memory of that, at most", unit: mebibytes, run: inspect(true)},
-		{key: "cold", name: "requests of a verify, cold", unit: requests, run: verify(false)},
-		{key: "warm", name: "requests of a verify, warm", unit: requests, run: verify(true)},
+		{key: "timestamp", name: timestamp, unit: perSecond, target: 4, cpu: server, run: get(tuf.RoleTimestamp, false, false)},
+		{key: "root", name: root, unit: perSecond, target: 1.3, cpu: server, run: get(tuf.RoleRoot, false, false)},
+		{key: "targets", name: targets, unit: perSecond, target: 1.3, cpu: server, run: get(tuf.RoleTargets, true, false)},
+		{key: "new", name: "publish one tag, new repository", unit: seconds, target: 0.6, cpu: both, run: publishNew(false)},
+		{key: "newone", name: "  the same, ours as one command", unit: seconds, target: 0.6, cpu: both, run: publishNew(true)},
+		{key: "more", name: "publish one more tag in " + large, unit: seconds, target: 0.5, cpu: both, run: publishMore(false)},
+		{key: "most", name: "publish one more tag in " + largest, unit: seconds, target: 0.5, cpu: both, run: publishMore(true)},
+		{key: "list", name: "list " + large + " tags, cold", unit: seconds, target: 0.5, cpu: both, run: list(false)},
+		{key: "relist", name: "list " + large + " tags, warm", unit: seconds, target: 0.5, cpu: both, run: list(true)},
+		{key: "inspect", name: "trust inspect " + large + " tags, cold", unit: seconds, target: 0.5, cpu: "client", run: inspect(false, false)},
+		{key: "memory", name: "  memory of that, at most", unit: mebibytes, target: 1, run: inspect(false, true)},
+		{key: "reinspect", name: "trust inspect " + large + " tags, warm", unit: seconds, target: 0.5, cpu: "client", run: inspect(true, false)},
+		{key: "rememory", name: "  memory of that, at most", unit: mebibytes, target: 1, run: inspect(true, true)},
+		{key: "cold", name: "requests of a verify, cold", unit: requests, most: 4, run: verify(false)},
+		{key: "warm", name: "requests of a verify, warm", unit: requests, most: 1, run: verify(true)},
+		{key: "crowd", name: "memory of a server, " + thousands(int64(o.repositories)) + " repositories read", unit: mebibytes, most: 64 << 20, alone: true, run: memory},
+
+		{key: "dbtimestamp", name: timestamp, database: true, unit: perSecond, target: 10, cpu: server, run: get(tuf.RoleTimestamp, false, false)},
+		{key: "dbroot", name: root, database: true, unit: perSecond, target: 8, cpu: server, run: get(tuf.RoleRoot, false, false)},
+		{key: "dbtargets", name: targets, database: true, unit: perSecond, target: 8, cpu: server, run: get(tuf.RoleTargets, true, false)},
+		{key: "dbpublish", name: publishing, database: true, unit: perSecond, target: 3, cpu: server, survives: true, run: sustained(false)},
+		{key: "twotimestamp", name: "two servers: " + timestamp, database: true, alone: true, unit: perSecond, cpu: server, run: get(tuf.RoleTimestamp, false, true)},
+		{key: "twopublish", name: "two servers: " + publishing, database: true, alone: true, unit: perSecond, cpu: server, run: sustained(true)},
+		{key: "seen", name: "seen through the other server, by the publisher", database: true, alone: true, unit: seconds, most: 0.1, run: visible(false)},
+		{key: "seenall", name: "seen through the other server, by everybody", database: true, alone: true, unit: seconds, most: 1, run: visible(true)},
+		{key: "growth", name: pushed + ", at once", database: true, once: true, survives: true, unit: kilobytes, run: growth(false)},
+		{key: "tidied", name: pushed + ", after an hour", database: true, once: true, survives: true, unit: kilobytes, target: 0.1, run: growth(true)},
+
 		{key: "static", name: "GET a static file like timestamp.json, same TLS", unit: perSecond, limit: true, run: static},
 		{key: "signature", name: "one P-256 signature", unit: seconds, limit: true, run: signature},
 		{key: "fsync", name: "one fsync of 4 KiB", unit: seconds, limit: true, run: fsync},
@@ -53,10 +76,25 @@ func newRows(tags int) []*row {
 }
 
 func rowKeys() (keys []string) {
-	for _, w := range newRows(1) {
+	for _, w := range newRows(options{}) {
 		keys = append(keys, w.key)
 	}
 	return keys
+}
+
+// peersOf returns who does the work of w.
+func (s *stage) peersOf(w *row) []*peer {
+	peers := s.peers()
+	switch {
+	case w.limit, w.alone && !w.database:
+		return []*peer{s.ours}
+	case w.database:
+		peers = slices.Clone(s.onDatabases)
+	}
+	if w.alone {
+		peers = slices.DeleteFunc(peers, func(p *peer) bool { return p.stock })
+	}
+	return peers
 }
 
 // measure does the work of w on p. If a service of p ended by itself meanwhile,
@@ -66,13 +104,13 @@ func (s *stage) measure(ctx context.Context, w *row, p *peer) (sample, error) {
 		lives := p.lives()
 		var got sample
 		var err error
-		if p.seed == nil || p.seed.lives != lives {
+		if p.seed == nil || p.seed.lives != lives && p.db == nil {
 			err = s.plant(ctx, p)
 		}
 		if err == nil {
 			got, err = w.run(ctx, s, p)
 		}
-		switch same := p.lives() == lives; {
+		switch same := p.lives() == lives || w.survives; {
 		case err == nil && same:
 			return got, nil
 		case ctx.Err() != nil || same && !s.restarted(ctx, p, lives):
@@ -112,22 +150,27 @@ func (p *peer) spent(before time.Duration, known bool) time.Duration {
 }
 
 // get measures requests for a file of the small repository.
-func get(role tuf.RoleName, hashed bool) measurement {
+func get(role tuf.RoleName, hashed, two bool) measurement {
 	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
 		f, ok := p.seed.files[role]
 		if !ok {
 			return sample{}, fmt.Errorf("no %s was published", role)
 		}
-		sum := sha256.Sum256(f.Raw)
-		path := "/v2/" + string(p.seed.small) + "/_trust/tuf/" + string(role)
+		file := serving("", f.Raw)
+		route := api.Route{Kind: api.FileCurrent, GUN: p.seed.small, Role: role}
 		if hashed {
-			path += "." + hex.EncodeToString(sum[:])
+			route.Kind, route.SHA256 = api.FileByHash, file.sum
 		}
+		file.path = route.Path()
 		conf, err := clientTLS(p.ca)
 		if err != nil {
 			return sample{}, err
 		}
-		l := &load{p.addr, conf, path + ".json", int64(len(f.Raw)), sum}
+		addrs, err := s.servers(p, two)
+		if err != nil {
+			return sample{}, err
+		}
+		l := &load{addrs, conf, []served{file}}
 		var before time.Duration
 		var known bool
 		n, took, err := l.run(ctx, s.o.duration, func() { before, known = p.cpu() })
@@ -176,22 +219,41 @@ func (s *stage) unique() string {
 	return strconv.Itoa(s.named)
 }
 
-func publishNew(ctx context.Context, s *stage, p *peer) (sample, error) {
-	gun := fmt.Sprintf("bench.example/new/%s", s.unique())
-	got, _, err := s.commands(ctx, p, p.argv(modeInit, gun), p.argv(modeAdd, gun, "latest", strconv.Itoa(size), digest("latest")))
-	if err != nil {
-		return got, err
+// publishNew measures the first publish, as the two commands that it takes
+// with the stock client, or, on our side, in one.
+func publishNew(one bool) measurement {
+	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
+		gun := fmt.Sprintf("bench.example/new/%s", s.unique())
+		tag := []string{gun, "latest", strconv.Itoa(size), digest("latest")}
+		argvs := [][]string{p.argv(modeInit, gun), p.argv(modeAdd, tag...)}
+		if one && !p.stock {
+			argvs = [][]string{p.argv(modePublish, tag...)}
+		}
+		got, _, err := s.commands(ctx, p, argvs...)
+		if err != nil {
+			return got, err
+		}
+		return got, s.published(ctx, p, gun, "latest")
 	}
-	return got, s.published(ctx, p, gun, "latest")
 }
 
-func publishMore(ctx context.Context, s *stage, p *peer) (sample, error) {
-	gun, tag := string(p.seed.large), "extra-"+s.unique()
-	got, _, err := s.commands(ctx, p, p.argv(modeAdd, gun, tag, strconv.Itoa(size), digest(tag)))
-	if err != nil {
-		return got, err
+// publishMore measures one more tag in the large repository, or in one that is
+// ten times as large.
+func publishMore(most bool) measurement {
+	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
+		gun, tag := p.seed.large, "extra-"+s.unique()
+		if most {
+			var err error
+			if gun, err = s.largest(ctx, p); err != nil {
+				return sample{}, err
+			}
+		}
+		got, _, err := s.commands(ctx, p, p.argv(modeAdd, string(gun), tag, strconv.Itoa(size), digest(tag)))
+		if err != nil {
+			return got, err
+		}
+		return got, s.published(ctx, p, string(gun), tag)
 	}
-	return got, s.published(ctx, p, gun, tag)
 }
 
 func digest(tag string) string {
@@ -215,24 +277,34 @@ func (s *stage) published(ctx context.Context, p *peer, gun, tag string) error {
 	return os.RemoveAll(home)
 }
 
-func list(ctx context.Context, s *stage, p *peer) (sample, error) {
-	home, err := os.MkdirTemp(s.dir, "cold-")
-	if err != nil {
-		return sample{}, err
-	}
-	got, out, err := s.commands(ctx, p, p.client(p.url(), p.ca, home, modeList, string(p.seed.large)))
-	if err != nil {
-		return got, err
-	}
-	for _, i := range []int{0, s.o.tags - 1} {
-		if !strings.Contains(out, digest(tagName(i))) {
-			return got, fmt.Errorf("the list lacks %s", tagName(i))
+// list measures the list of the large repository, in an empty directory or the
+// second time.
+func list(warm bool) measurement {
+	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
+		home, err := os.MkdirTemp(s.dir, "list-")
+		if err != nil {
+			return sample{}, err
 		}
+		argv := p.client(p.url(), p.ca, home, modeList, string(p.seed.large))
+		if warm {
+			if _, _, err := s.commands(ctx, p, argv); err != nil {
+				return sample{}, err
+			}
+		}
+		got, out, err := s.commands(ctx, p, argv)
+		if err != nil {
+			return got, err
+		}
+		for _, i := range []int{0, s.o.tags - 1} {
+			if !strings.Contains(out, digest(tagName(i))) {
+				return got, fmt.Errorf("the list lacks %s", tagName(i))
+			}
+		}
+		if n := strings.Count(out, "\n"); n < s.o.tags {
+			return got, fmt.Errorf("a list of %d tags has %d lines", s.o.tags, n)
+		}
+		return got, os.RemoveAll(home)
 	}
-	if n := strings.Count(out, "\n"); n < s.o.tags {
-		return got, fmt.Errorf("a list of %d tags has %d lines", s.o.tags, n)
-	}
-	return got, os.RemoveAll(home)
 }
 
 // verify counts the requests of a client that looks up a tag, in an empty

@@ -40,7 +40,7 @@ func startStock(t *testing.T, fresh databasetest.Fresh) *stock {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := notarytest.Migrate(t.Context(), databasetest.Open(t, setting), name); err != nil {
+		if err := notarytest.Migration(name)(t.Context(), databasetest.Open(t, setting)); err != nil {
 			t.Fatal(err)
 		}
 		stores[name] = notarytest.On(at.Dialect, at.Socket, at.User, at.Database)

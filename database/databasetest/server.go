@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/database/drivers"
@@ -44,6 +45,7 @@ func StartServer(d database.Dialect) (*Server, error) {
 	}
 	if err == nil {
 		err = s.scan("SELECT version()", &s.Version)
+		s.Version, _, _ = strings.Cut(s.Version, " on ")
 	}
 	if err != nil {
 		s.Close()
@@ -86,7 +88,6 @@ func (s *Server) Size(setting string) (n int64, err error) {
 		return n, s.scan("SELECT pg_database_size('"+a.Database+"')", &n)
 	}
 	var tables string
-	// A LONGBLOB that is long lies outside of its row, all in one file.
 	err = s.scan("SELECT GROUP_CONCAT(CONCAT(TABLE_SCHEMA, '.', TABLE_NAME)) FROM information_schema.TABLES WHERE TABLE_SCHEMA = '"+a.Database+"'", &tables)
 	if err == nil {
 		err = s.mariadb.exec("OPTIMIZE TABLE " + tables)

@@ -52,14 +52,17 @@ var tables = map[database.Dialect]map[string][]string{
 	},
 }
 
-// Migrate makes the tables of [Server] or [Signer] in an empty database.
-func Migrate(ctx context.Context, db *database.DB, schema string) error {
-	for _, create := range tables[db.Dialect()][schema] {
-		if _, err := db.SQL().ExecContext(ctx, create); err != nil {
-			return fmt.Errorf("make the tables of a notary %s: %w", schema, err)
+// Migration returns what makes the tables of [Server] or [Signer] in an empty
+// database.
+func Migration(schema string) func(context.Context, *database.DB) error {
+	return func(ctx context.Context, db *database.DB) error {
+		for _, create := range tables[db.Dialect()][schema] {
+			if _, err := db.SQL().ExecContext(ctx, create); err != nil {
+				return fmt.Errorf("make the tables of a notary %s: %w", schema, err)
+			}
 		}
+		return nil
 	}
-	return nil
 }
 
 // A Storage is where a stock program keeps its data, in its own words.
