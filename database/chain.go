@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // A Chain is an append-only log in a table: each entry's hash covers the hash
@@ -102,15 +103,26 @@ func (c Chain) AppendAll(ctx context.Context, t *Tx, entries []Link) (last Link,
 	if last, err = c.last(ctx, t); err != nil {
 		return Link{}, err
 	}
+	if len(entries) == 0 {
+		return last, nil
+	}
+	var args []any
 	for _, l := range entries {
 		l.ID = last.ID + 1
 		l.Hash = link(last.Hash, l.ID, l.Entry)
-		if _, err := t.Exec(ctx, "INSERT INTO "+c.Table+" (id, gun, hash, entry) VALUES (?, ?, ?, ?)", l.ID, l.GUN, l.Hash[:], l.Entry); err != nil {
-			return Link{}, fmt.Errorf("append to %s: %w", c.Table, err)
-		}
+		args = append(args, l.ID, l.GUN, l.Hash[:], l.Entry)
 		last = l
 	}
+	if _, err := t.Exec(ctx, "INSERT INTO "+c.Table+" (id, gun, hash, entry) VALUES "+List(len(entries), "(?, ?, ?, ?)"), args...); err != nil {
+		return Link{}, fmt.Errorf("append to %s: %w", c.Table, err)
+	}
 	return last, nil
+}
+
+// List returns what, n times, with commas between: placeholders of as many
+// values, or rows of them.
+func List(n int, what string) string {
+	return strings.TrimSuffix(strings.Repeat(what+", ", n), ", ")
 }
 
 // last returns the number and the hash of the last entry.

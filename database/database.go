@@ -124,9 +124,9 @@ const (
 func (d *DB) Update(ctx context.Context, fn func(*Tx) error) (err error) {
 	ctx, end := d.around(ctx, "update")
 	defer func() { end(err) }()
-	o := &sql.TxOptions{Isolation: sql.LevelSerializable}
-	if d.dialect == SQLite {
-		o = nil // always serializable
+	var o *sql.TxOptions // SQLite is always serializable, a session of MySQL if nothing else is said
+	if d.dialect == PostgreSQL {
+		o = &sql.TxOptions{Isolation: sql.LevelSerializable}
 	}
 	var used usage
 	err = d.retry(ctx, func() error { return d.write(ctx, o, used.by(d, fn)) })
@@ -141,6 +141,25 @@ func (d *DB) View(ctx context.Context, fn func(*Tx) error) (err error) {
 	var used usage
 	err = d.retry(ctx, func() error { return d.once(ctx, d.readOnly(), used.by(d, fn)) })
 	return used.done(ctx, d, err)
+}
+
+// Look is View for an fn that asks with a single statement, which is of one
+// moment by itself: where the database is a server, that takes one round trip
+// instead of three or four.
+func (d *DB) Look(ctx context.Context, fn func(*Tx) error) (err error) {
+	if d.dialect == SQLite {
+		return d.View(ctx, fn)
+	}
+	ctx, end := d.around(ctx, "view")
+	defer func() { end(err) }()
+	return d.retry(ctx, func() error {
+		conn, err := d.db.Conn(ctx)
+		if err != nil {
+			return fmt.Errorf("connect: %w", d.dialect.unreachable(err))
+		}
+		defer func() { _ = conn.Close() }() // back to the pool, if it is not gone
+		return d.judged(conn, fn(&Tx{run: conn, dialect: d.dialect}))
+	})
 }
 
 func (d *DB) around(ctx context.Context, what string) (context.Context, func(error)) {
@@ -276,7 +295,7 @@ func (d *DB) on(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) 
 	// Also when fn panics. After a commit this does nothing, and where it
 	// cannot be sent the server rolls back by itself.
 	defer func() { _ = tx.Rollback() }()
-	if err := fn(&Tx{tx: tx, dialect: d.dialect}); err != nil {
+	if err := fn(&Tx{run: tx, dialect: d.dialect}); err != nil {
 		return err
 	}
 	readOnly := o != nil && o.ReadOnly
@@ -302,10 +321,17 @@ func (d *DB) on(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) 
 // A Tx is a transaction. It ends when the function that got it returns; its
 // methods are not for concurrent use.
 type Tx struct {
-	tx       *sql.Tx
+	run      runner
 	dialect  Dialect
 	prepared *statements // nil: none
 	missed   []string    // statements that were not in prepared
+}
+
+// A runner is a *sql.Tx, or the *sql.Conn of a single statement.
+type runner interface {
+	ExecContext(context.Context, string, ...any) (sql.Result, error)
+	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+	QueryRowContext(context.Context, string, ...any) *sql.Row
 }
 
 // Dialect returns what the database speaks, for the statements that cannot be
@@ -318,7 +344,7 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, e
 	if stmt := t.statement(ctx, query); stmt != nil {
 		return stmt.ExecContext(ctx, args...)
 	}
-	return t.tx.ExecContext(ctx, query, args...)
+	return t.run.ExecContext(ctx, query, args...)
 }
 
 // Query runs a query with ? placeholders. The caller closes the rows, and does
@@ -328,7 +354,7 @@ func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, e
 	if stmt := t.statement(ctx, query); stmt != nil {
 		return stmt.QueryContext(ctx, args...)
 	}
-	return t.tx.QueryContext(ctx, query, args...)
+	return t.run.QueryContext(ctx, query, args...)
 }
 
 // QueryRow runs a query with ? placeholders that returns at most one row; its
@@ -338,13 +364,14 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
 	if stmt := t.statement(ctx, query); stmt != nil {
 		return stmt.QueryRowContext(ctx, args...)
 	}
-	return t.tx.QueryRowContext(ctx, query, args...)
+	return t.run.QueryRowContext(ctx, query, args...)
 }
 
 // statement returns the statement as it was prepared for the connection of t,
 // which closes it when it ends; nil if there is none yet.
 func (t *Tx) statement(ctx context.Context, query string) *sql.Stmt {
-	if t.prepared == nil {
+	tx, ok := t.run.(*sql.Tx)
+	if t.prepared == nil || !ok {
 		return nil
 	}
 	stmt := t.prepared.get(query)
@@ -352,7 +379,7 @@ func (t *Tx) statement(ctx context.Context, query string) *sql.Stmt {
 		t.missed = append(t.missed, query)
 		return nil
 	}
-	return t.tx.StmtContext(ctx, stmt)
+	return tx.StmtContext(ctx, stmt)
 }
 
 // rebind turns each ? outside of quotes into the dialect's placeholder.

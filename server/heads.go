@@ -118,6 +118,17 @@ func (h *heads) getAt(ctx context.Context, gun tuf.GUN, sure bool, now time.Time
 	return h.load.do(ctx, gun, time.Minute, func(ctx context.Context) (*head, error) { return h.fetch(ctx, gun) })
 }
 
+// known returns the state of gun that is in memory, if that is known to be up to
+// date; else nil.
+func (h *heads) known(gun tuf.GUN) *storage.State {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if have := h.m[gun]; have != nil && h.following() {
+		return have.state
+	}
+	return nil
+}
+
 // fetch loads the state of gun and keeps it. A load that a commit has
 // overtaken begins again.
 func (h *heads) fetch(ctx context.Context, gun tuf.GUN) (*head, error) {

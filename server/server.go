@@ -354,7 +354,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 
 // writable refuses what would change a copy of another service's repository.
 func (s *Server) writable(ctx context.Context, gun tuf.GUN) error {
-	state, err := s.c.Store.Current(ctx, gun)
+	state, err := s.heads.known(gun), error(nil)
+	if state == nil {
+		state, err = s.c.Store.Current(ctx, gun)
+	}
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return nil

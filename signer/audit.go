@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -192,10 +193,12 @@ func (t *Table) settleOnce(ctx context.Context, x *database.Tx) (n int, err erro
 	if _, err := auditLog.AppendAll(ctx, x, entries); err != nil {
 		return 0, err
 	}
-	for _, id := range ids {
-		if err := one(x.Exec(ctx, "DELETE FROM signer_audit_waiting WHERE id = ?", id)); err != nil {
-			return 0, err
-		}
+	res, err := x.Exec(ctx, "DELETE FROM signer_audit_waiting WHERE id IN ("+database.List(len(ids), "?")+")", ids...)
+	if err != nil {
+		return 0, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != int64(len(ids)) {
+		return 0, cmp.Or(err, errMoved)
 	}
 	return len(ids), nil
 }

@@ -80,7 +80,7 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, who string, c *cla
 	if err != nil {
 		return sig, public, false, err
 	}
-	prover, err := t.prover(ctx, x, c)
+	prover, err := t.prover(ctx, x, c, k, own)
 	if err != nil {
 		return sig, public, false, err
 	}
@@ -160,21 +160,32 @@ func (t *Table) answered(ctx context.Context, x *database.Tx, k *keyRow, version
 
 // prover finds the incarnation whose key signed the base timestamp, be it the
 // key that is to sign now, one that was rotated out, or one of a deleted
-// repository, and returns its floors; nil if there is no such key.
-func (t *Table) prover(ctx context.Context, x *database.Tx, c *claim) (*floors, error) {
+// repository, and returns its floors; nil if there is no such key. own are the
+// floors of the incarnation of k, the key that is to sign.
+func (t *Table) prover(ctx context.Context, x *database.Tx, c *claim, k *keyRow, own floors) (*floors, error) {
 	if c.base == nil {
 		return nil, nil
+	}
+	signed := func(k *keyRow) bool {
+		_, err := tuf.VerifyFile(c.Timestamp, tuf.NewRole(tuf.RoleTimestamp, 1, k.public), tuf.Options{})
+		return err == nil
+	}
+	// All active keys are of one incarnation, and come before the others.
+	if k.role == tuf.RoleTimestamp && k.state == active && signed(k) {
+		return &own, nil
 	}
 	keys, err := t.timestampKeys(ctx, x, c.GUN)
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range keys {
-		role := tuf.NewRole(tuf.RoleTimestamp, 1, k.public)
-		if _, err := tuf.VerifyFile(c.Timestamp, role, tuf.Options{}); err != nil {
+	for i := range keys {
+		if !signed(&keys[i]) {
 			continue // another key may have signed it
 		}
-		f, _, err := t.floors(ctx, x, c.GUN, k.incarnation)
+		if keys[i].incarnation == k.incarnation {
+			return &own, nil
+		}
+		f, _, err := t.floors(ctx, x, c.GUN, keys[i].incarnation)
 		return &f, err
 	}
 	return nil, nil
@@ -307,7 +318,7 @@ func (t *Table) Prune(ctx context.Context, before time.Time) error {
 
 // Ping reports by a nil error that the table can be read.
 func (t *Table) Ping(ctx context.Context) error {
-	return t.db.View(ctx, func(x *database.Tx) error {
+	return t.db.Look(ctx, func(x *database.Tx) error {
 		var n int64
 		return x.QueryRow(ctx, "SELECT COUNT(*) FROM signer_keks").Scan(&n)
 	})

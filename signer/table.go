@@ -241,7 +241,7 @@ func (t *Table) create(ctx context.Context, who string, kind tuf.KeyType, role t
 
 func (t *Table) pendingKey(ctx context.Context, kind tuf.KeyType, role tuf.RoleName, gun tuf.GUN) (tuf.PublicKey, error) {
 	var k keyRow
-	err := t.db.View(ctx, func(x *database.Tx) error {
+	err := t.db.Look(ctx, func(x *database.Tx) error {
 		return k.scan(x.QueryRow(ctx, "SELECT "+keyColumns+" FROM signer_keys WHERE slot = ?", slot(gun, role, kind)))
 	})
 	if errors.Is(err, sql.ErrNoRows) {
@@ -358,7 +358,7 @@ func (t *Table) Import(ctx context.Context, private crypto.Signer, role tuf.Role
 // holds reports whether the key may become, or is, a key of the repository as
 // it is now: keys of a deleted one are not (attacks.md S6).
 func (t *Table) holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (held bool, err error) {
-	err = t.db.View(ctx, func(x *database.Tx) error {
+	err = t.db.Look(ctx, func(x *database.Tx) error {
 		k, err := t.key(ctx, x, gun, role, id)
 		held = k != nil && k.state != retired
 		return err

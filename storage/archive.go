@@ -282,7 +282,7 @@ func revive(ctx context.Context, t *database.Tx, gun tuf.GUN, now time.Time) (r 
 	case deleted == 0:
 		return r, fmt.Errorf("%w: it is published", ErrConflict)
 	}
-	if r.seq, err = count(ctx, t); err != nil {
+	if r.seq, _, err = count(ctx, t, 1, 0); err != nil {
 		return r, err
 	}
 	err = t.QueryRow(ctx, "SELECT files FROM endings WHERE repository = ? AND seq = ?", r.id, deletion).Scan(&files)

@@ -43,7 +43,8 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 	}
 	var state *State
 	err := s.inTurn(ctx, func(t *database.Tx) error {
-		r, err := advance(ctx, t, gun, base, now)
+		timestamp := slices.IndexFunc(ready, func(f packed) bool { return f.Role == tuf.RoleTimestamp })
+		r, err := advanceAs(ctx, t, gun, base, now, timestamp >= 0)
 		if err != nil {
 			return err
 		}
@@ -52,13 +53,11 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 				return fmt.Errorf("drop %s: %w", role, err)
 			}
 		}
-		for _, f := range ready {
-			if err := r.put(ctx, t, f, now, now); err != nil {
-				return fmt.Errorf("store %s: %w", f.Role, err)
-			}
+		if err := r.put(ctx, t, ready, now, now); err != nil {
+			return err
 		}
-		if i := slices.IndexFunc(ready, func(f packed) bool { return f.Role == tuf.RoleTimestamp }); i >= 0 {
-			if err := announce(ctx, t, gun, ready[i].Version, ready[i].digest[:], now); err != nil {
+		if timestamp >= 0 {
+			if err := tell(ctx, t, r.change, gun, ready[timestamp].Version, ready[timestamp].digest[:], now); err != nil {
 				return err
 			}
 		}
@@ -152,13 +151,20 @@ func (s *SQL) inTurn(ctx context.Context, fn func(*database.Tx) error) error {
 	})
 }
 
-// A revision is a repository in the transaction that moves it on.
-type revision struct{ id, seq int64 }
+// A revision is a repository in the transaction that moves it on, and the
+// number of its record in the changefeed, if it was given one.
+type revision struct{ id, seq, change int64 }
 
 // advance compares base with the current state, and gives the repository its
 // next seq. The row of counters that this changes puts all commits in one
 // order, in which their numbers become visible.
 func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now time.Time) (revision, error) {
+	return advanceAs(ctx, t, gun, base, now, false)
+}
+
+// advanceAs is advance, and counts a record of the changefeed as well if that
+// is asked for.
+func advanceAs(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now time.Time, change bool) (revision, error) {
 	var r revision
 	var have int64
 	var deleted int
@@ -175,7 +181,11 @@ func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now 
 	case base != nil && base.Seq != have:
 		return revision{}, fmt.Errorf("%w: from %d to %d", ErrConflict, base.Seq, have)
 	}
-	if r.seq, err = count(ctx, t); err != nil {
+	changes := 0
+	if change {
+		changes = 1
+	}
+	if r.seq, r.change, err = count(ctx, t, 1, changes); err != nil {
 		return revision{}, err
 	}
 	switch {
@@ -193,15 +203,16 @@ func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now 
 	return r, nil
 }
 
-// count takes the next number of a commit or deletion.
-func count(ctx context.Context, t *database.Tx) (seq int64, err error) {
-	if _, err = t.Exec(ctx, "UPDATE counters SET seq = seq + 1 WHERE id = 1"); err != nil {
-		return 0, fmt.Errorf("count: %w", err)
+// count takes next numbers, of commits or deletions and of records in the
+// changefeed, and returns the last of each.
+func count(ctx context.Context, t *database.Tx, seqs, changes int) (seq, change int64, err error) {
+	if _, err = t.Exec(ctx, "UPDATE counters SET seq = seq + ?, change_id = change_id + ? WHERE id = 1", seqs, changes); err != nil {
+		return 0, 0, fmt.Errorf("count: %w", err)
 	}
-	if err = t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1").Scan(&seq); err != nil {
-		return 0, fmt.Errorf("count: %w", err)
+	if err = t.QueryRow(ctx, "SELECT seq, change_id FROM counters WHERE id = 1").Scan(&seq, &change); err != nil {
+		return 0, 0, fmt.Errorf("count: %w", err)
 	}
-	return seq, nil
+	return seq, change, nil
 }
 
 // one turns an update that met no row, because another was faster, into
@@ -226,62 +237,147 @@ func (r revision) drop(ctx context.Context, t *database.Tx, role tuf.RoleName, n
 	return err
 }
 
-// put makes f, which came at created, the current file of its role.
-func (r revision) put(ctx context.Context, t *database.Tx, f packed, created, now time.Time) error {
-	incarnation, version, highest := r.seq, int64(0), int64(0)
-	err := t.QueryRow(ctx, "SELECT incarnation, version, highest FROM roles WHERE repository = ? AND role = ?", r.id, string(f.Role)).
-		Scan(&incarnation, &version, &highest)
-	known := err == nil
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+// put makes files of different roles, which came at created, the current ones
+// of their roles.
+func (r revision) put(ctx context.Context, t *database.Tx, files []packed, created, now time.Time) error {
+	have, err := r.roles(ctx, t)
+	if err != nil {
 		return err
 	}
-	if f.Version <= highest {
-		return &VersionError{Role: f.Role, Offered: f.Version, Have: highest}
+	for _, f := range files {
+		if highest := have[f.Role].highest; f.Version <= highest {
+			return fmt.Errorf("store %s: %w", f.Role, &VersionError{Role: f.Role, Offered: f.Version, Have: highest})
+		}
 	}
-	if err := putBlob(ctx, t, f); err != nil {
+	if err := putBlobs(ctx, t, files); err != nil {
+		return fmt.Errorf("store content: %w", err)
+	}
+	var rows []any
+	for _, f := range files {
+		is, known := have[f.Role]
+		if !known {
+			is.incarnation = r.seq
+		}
+		// Every root stays part of the chain that readers walk.
+		if known && f.Role != tuf.RoleRoot {
+			if _, err := t.Exec(ctx, retireFile, now.UnixMicro(), r.id, is.incarnation, string(f.Role), is.version); err != nil {
+				return fmt.Errorf("retire %s: %w", f.Role, err)
+			}
+		}
+		rows = append(rows, r.id, is.incarnation, string(f.Role), f.Version, f.digest[:], created.UnixMicro(), f.Expires.UnixMicro())
+	}
+	_, err = t.Exec(ctx, "INSERT INTO files (repository, incarnation, role, version, digest, created, expires, retired, packed) VALUES "+
+		database.List(len(files), "(?, ?, ?, ?, ?, ?, ?, 0, 0)"), rows...)
+	if err != nil {
+		return fmt.Errorf("store files: %w", err)
+	}
+	for _, f := range files {
+		if _, known := have[f.Role]; known {
+			_, err = t.Exec(ctx, "UPDATE roles SET version = ?, highest = ? WHERE repository = ? AND role = ?", f.Version, f.Version, r.id, string(f.Role))
+		} else {
+			_, err = t.Exec(ctx, "INSERT INTO roles (repository, role, incarnation, version, highest) VALUES (?, ?, ?, ?, ?)",
+				r.id, string(f.Role), r.seq, f.Version, f.Version)
+		}
+		if err != nil {
+			return fmt.Errorf("store %s: %w", f.Role, err)
+		}
+	}
+	return nil
+}
+
+// A standing is what is known of a role.
+type standing struct{ incarnation, version, highest int64 }
+
+func (r revision) roles(ctx context.Context, t *database.Tx) (map[tuf.RoleName]standing, error) {
+	rows, err := t.Query(ctx, "SELECT role, incarnation, version, highest FROM roles WHERE repository = ?", r.id)
+	if err != nil {
+		return nil, fmt.Errorf("read roles: %w", err)
+	}
+	defer rows.Close()
+	all := map[tuf.RoleName]standing{}
+	for rows.Next() {
+		var role tuf.RoleName
+		var is standing
+		if err := rows.Scan(&role, &is.incarnation, &is.version, &is.highest); err != nil {
+			return nil, fmt.Errorf("read roles: %w", err)
+		}
+		all[role] = is
+	}
+	return all, rows.Err()
+}
+
+// small is up to what size contents are stored together, in bytes: together
+// they must fit into what a server takes as one statement.
+const small = 16 << 10
+
+// putBlobs stores the bytes of files, unless they are there.
+func putBlobs(ctx context.Context, t *database.Tx, files []packed) error {
+	var digests []any
+	for _, f := range files {
+		digests = append(digests, f.digest[:])
+	}
+	there, err := digestsIn(ctx, t, digests)
+	if err != nil {
 		return err
 	}
-	// Every root stays part of the chain that readers walk.
-	if known && f.Role != tuf.RoleRoot {
-		if _, err := t.Exec(ctx, retireFile, now.UnixMicro(), r.id, incarnation, string(f.Role), version); err != nil {
+	var together []any
+	n := 0
+	for _, f := range files {
+		if there[f.digest] {
+			continue
+		}
+		there[f.digest] = true
+		row := []any{f.digest[:], len(f.Raw), f.data}
+		if len(f.data) <= small {
+			together, n = append(together, row...), n+1
+			continue
+		}
+		if _, err := t.Exec(ctx, insertBlobs+blobRow, row...); err != nil {
 			return err
 		}
 	}
-	if _, err := t.Exec(ctx, `INSERT INTO files (repository, incarnation, role, version, digest, created, expires, retired, packed)
-		VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)`,
-		r.id, incarnation, string(f.Role), f.Version, f.digest[:], created.UnixMicro(), f.Expires.UnixMicro()); err != nil {
-		return err
-	}
-	if known {
-		_, err = t.Exec(ctx, "UPDATE roles SET version = ?, highest = ? WHERE repository = ? AND role = ?", f.Version, f.Version, r.id, string(f.Role))
-	} else {
-		_, err = t.Exec(ctx, "INSERT INTO roles (repository, role, incarnation, version, highest) VALUES (?, ?, ?, ?, ?)",
-			r.id, string(f.Role), incarnation, f.Version, f.Version)
+	if n > 0 {
+		_, err = t.Exec(ctx, insertBlobs+database.List(n, blobRow), together...)
 	}
 	return err
 }
 
-// putBlob stores the bytes of f, unless they are there.
-func putBlob(ctx context.Context, t *database.Tx, f packed) error {
-	var length int64
-	err := t.QueryRow(ctx, "SELECT length FROM blobs WHERE digest = ?", f.digest[:]).Scan(&length)
-	if !errors.Is(err, sql.ErrNoRows) {
-		return err
+const (
+	insertBlobs = "INSERT INTO blobs (digest, length, base, height, data) VALUES "
+	blobRow     = "(?, ?, NULL, 0, ?)"
+)
+
+func digestsIn(ctx context.Context, t *database.Tx, digests []any) (map[[32]byte]bool, error) {
+	rows, err := t.Query(ctx, "SELECT digest FROM blobs WHERE digest IN ("+database.List(len(digests), "?")+")", digests...)
+	if err != nil {
+		return nil, err
 	}
-	_, err = t.Exec(ctx, "INSERT INTO blobs (digest, length, base, height, data) VALUES (?, ?, NULL, 0, ?)", f.digest[:], len(f.Raw), f.data)
-	return err
+	defer rows.Close()
+	there := map[[32]byte]bool{}
+	for rows.Next() {
+		var digest []byte
+		if err := rows.Scan(&digest); err != nil {
+			return nil, err
+		}
+		if len(digest) == 32 {
+			there[[32]byte(digest)] = true
+		}
+	}
+	return there, rows.Err()
 }
 
 // announce makes a record in the changefeed; without a digest it says that
 // the repository was deleted.
 func announce(ctx context.Context, t *database.Tx, gun tuf.GUN, version int64, digest []byte, now time.Time) error {
-	if _, err := t.Exec(ctx, "UPDATE counters SET change_id = change_id + 1 WHERE id = 1"); err != nil {
-		return fmt.Errorf("count change: %w", err)
+	_, id, err := count(ctx, t, 0, 1)
+	if err != nil {
+		return err
 	}
-	var id int64
-	if err := t.QueryRow(ctx, "SELECT change_id FROM counters WHERE id = 1").Scan(&id); err != nil {
-		return fmt.Errorf("count change: %w", err)
-	}
+	return tell(ctx, t, id, gun, version, digest, now)
+}
+
+// tell makes the record that has been counted.
+func tell(ctx context.Context, t *database.Tx, id int64, gun tuf.GUN, version int64, digest []byte, now time.Time) error {
 	if _, err := t.Exec(ctx, "INSERT INTO changes (id, gun, version, digest, created) VALUES (?, ?, ?, ?, ?)",
 		id, string(gun), version, digest, now.UnixMicro()); err != nil {
 		return fmt.Errorf("record change: %w", err)

@@ -74,8 +74,8 @@ func (s *SQL) Import(ctx context.Context, gun tuf.GUN, base *State, from Source,
 			if err := sound(gun, base, []NewFile{f.NewFile}, from.Drop); err != nil {
 				return err
 			}
-			if err := r.put(ctx, t, f, old.Created, now); err != nil {
-				return fmt.Errorf("store %s version %d: %w", old.Role, old.Version, err)
+			if err := r.put(ctx, t, []packed{f}, old.Created, now); err != nil {
+				return fmt.Errorf("version %d: %w", old.Version, err)
 			}
 			if old.Role == tuf.RoleTimestamp {
 				timestamp = &f

@@ -98,7 +98,7 @@ func Migrate(ctx context.Context, db *database.DB) error {
 
 // Ping implements [Store].
 func (s *SQL) Ping(ctx context.Context) error {
-	err := s.db.View(ctx, func(t *database.Tx) error {
+	err := s.db.Look(ctx, func(t *database.Tx) error {
 		var seq int64
 		return t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1").Scan(&seq)
 	})
@@ -114,7 +114,7 @@ func (s *SQL) Current(ctx context.Context, gun tuf.GUN) (*State, error) {
 		return nil, fmt.Errorf("read state of %q: %w", gun, ErrNotFound)
 	}
 	var state *State
-	err := s.db.View(ctx, func(t *database.Tx) (err error) {
+	err := s.db.Look(ctx, func(t *database.Tx) (err error) {
 		state, err = current(ctx, t, gun)
 		return err
 	})
@@ -376,7 +376,7 @@ func (s *SQL) GUNs(ctx context.Context, after tuf.GUN, limit int) ([]tuf.GUN, er
 // list returns the rows of a query, each made by row.
 func list[T any](ctx context.Context, db *database.DB, query string, args []any, row func(scan func(...any) error) (T, error)) ([]T, error) {
 	var all []T
-	err := db.View(ctx, func(t *database.Tx) error {
+	err := db.Look(ctx, func(t *database.Tx) error {
 		all = nil
 		rows, err := t.Query(ctx, query, args...)
 		if err != nil {

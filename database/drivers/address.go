@@ -39,6 +39,7 @@ type Address struct {
 	StatementTimeout time.Duration
 	Pool             int           // most connections at a time
 	ConnectionLife   time.Duration // after which a connection is replaced
+	Unprepared       bool          // PostgreSQL: no statement outlives its transaction
 }
 
 const (
@@ -202,6 +203,7 @@ func (a *Address) options(query string, env func(string) string) error {
 		"connect_timeout":      between(&a.ConnectTimeout, 100*time.Millisecond, time.Minute),
 		"statement_timeout":    between(&a.StatementTimeout, time.Second, time.Hour),
 		"connection_life":      between(&a.ConnectionLife, time.Minute, 24*time.Hour),
+		"prepare":              func(v string) error { a.Unprepared = v == "no"; return oneOf(v, "yes", "no") },
 		"pool": func(v string) error {
 			n, err := strconv.ParseUint(v, 10, 16)
 			if err != nil || n < 2 || n > 1000 {

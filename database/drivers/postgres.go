@@ -35,10 +35,15 @@ func (a *Address) postgres(how access) (driver.Connector, error) {
 	if !how.unlimited {
 		c.RuntimeParams["statement_timeout"] = millis(a.StatementTimeout)
 	}
-	// One round trip a statement, and nothing kept on the server: poolers that
-	// stand between do not bear it.
-	c.DefaultQueryExecMode = pgx.QueryExecModeExec
-	c.StatementCacheCapacity, c.DescriptionCacheCapacity = 0, 0
+	// One round trip a statement. To parse and plan one takes the server longer
+	// than to run it, so that it keeps those of a connection, except where a
+	// pooler stands between that does not bear it.
+	c.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+	c.StatementCacheCapacity, c.DescriptionCacheCapacity = 256, 0
+	if a.Unprepared {
+		c.DefaultQueryExecMode = pgx.QueryExecModeExec
+		c.StatementCacheCapacity = 0
+	}
 	if !a.AnyServer && !how.readOnly {
 		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
