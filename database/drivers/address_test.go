@@ -35,7 +35,8 @@ func TestParse(t *testing.T) {
 		"mariadb://u@127.0.0.1,localhost,[::1]/d": usual(database.MySQL, func(a *Address) {
 			a.Hosts = []string{"127.0.0.1:3306", "localhost:3306", "[::1]:3306"} // nothing leaves the machine
 		}),
-		"mysql://u@127.0.0.1,db/d": usual(database.MySQL, func(a *Address) { a.Hosts, a.TLS = []string{"127.0.0.1:3306", "db:3306"}, true }),
+		"mysql://u@127.0.0.1,db/d":            usual(database.MySQL, func(a *Address) { a.Hosts, a.TLS = []string{"127.0.0.1:3306", "db:3306"}, true }),
+		"postgres://u@localhost/d?prepare=no": usual(database.PostgreSQL, func(a *Address) { a.Hosts, a.Unprepared = []string{"localhost:5432"}, true }),
 		"mysql://u@/d?socket=/run/sock&pool=7&statement_timeout=90s&connect_timeout=2s&connection_life=1h&target_session_attrs=any": usual(database.MySQL, func(a *Address) {
 			a.Socket, a.Pool, a.StatementTimeout, a.ConnectTimeout, a.ConnectionLife, a.AnyServer = "/run/sock", 7, 90*time.Second, 2*time.Second, time.Hour, true
 		}),
