@@ -57,7 +57,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 // unavailable reports whether the same request may well succeed in a moment:
 // the store or the signer is failing over.
 func unavailable(err error) bool {
-	return errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrUncertain) || errors.Is(err, api.ErrUnavailable)
+	return errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrUncertain) || errors.Is(err, api.ErrUnavailable) ||
+		errors.Is(err, context.DeadlineExceeded) // of our own limits
 }
 
 // versionClash is the answer to a publisher whom another one, or its own

@@ -115,7 +115,7 @@ func (h *heads) getAt(ctx context.Context, gun tuf.GUN, sure bool, now time.Time
 		}
 		h.drop(gun, state.Seq)
 	}
-	return h.load.do(ctx, gun, time.Minute, func(ctx context.Context) (*head, error) { return h.fetch(ctx, gun) })
+	return h.load.do(ctx, gun, readLimit, func(ctx context.Context) (*head, error) { return h.fetch(ctx, gun) })
 }
 
 // known returns the state of gun that is in memory, if that is known to be up to

@@ -229,6 +229,10 @@ func (s *Server) options(now time.Time) tuf.Options {
 	return tuf.Options{Pin: tuf.FirstUse{}, Now: now, Limits: s.c.Limits.Walk}
 }
 
+// readLimit is how long a reader waits for a database that is silent. It ends
+// what waits there, too.
+const readLimit = 20 * time.Second
+
 // ServeHTTP answers one request. The order is: parse, prefix, authorisation,
 // work.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -255,6 +259,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	now := s.c.Now()
 	ctx, span := s.begin(ctx, r, route, op)
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		limited, cancel := context.WithTimeout(ctx, readLimit)
+		defer cancel()
+		ctx = limited
+	}
 	r = r.WithContext(ctx)
 	sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	if err := s.serve(sw, r, route, op, now); err != nil {

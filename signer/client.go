@@ -45,6 +45,9 @@ func Dial(base string, c func() *tls.Config) (*Client, error) {
 		MaxResponseHeaderBytes: 16 << 10,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
+		// All calls share one connection. One whose other end is gone without a
+		// word must not be believed in for the quarter of an hour that TCP takes.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: silence},
 	}
 	client := &Client{http: &http.Client{
 		Transport:     t,
@@ -226,14 +229,21 @@ func (c *Client) call(ctx context.Context, method, path string, question, answer
 	}
 }
 
-// away returns err as [api.ErrUnavailable] if the signer could not be reached,
-// or ended before it answered.
-func away(err error) error {
+// silence is how long a connection may be silent before it is asked whether
+// anybody is there, and how long the answer may take.
+const silence = 5 * time.Second
+
+// away returns err, why there is no answer, as [api.ErrUnavailable], unless
+// waiting does not help: TLS says no, or the caller has left.
+func away(ctx context.Context, err error) error {
 	var op *net.OpError
-	if errors.As(err, &op) && (op.Op == "dial" || op.Op == "read" && !op.Timeout()) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: %w", api.ErrUnavailable, err)
+	switch {
+	case ctx.Err() != nil,
+		errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error"),
+		errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)):
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 }
 
 func (c *Client) once(ctx context.Context, method, path string, question, answer any) (err error) {
@@ -258,7 +268,7 @@ func (c *Client) once(ctx context.Context, method, path string, question, answer
 	traces.Forward(ctx, r.Header)
 	resp, err := c.http.Do(r)
 	if err != nil {
-		return away(err)
+		return away(ctx, err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))

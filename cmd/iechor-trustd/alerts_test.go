@@ -171,11 +171,7 @@ func (r *relay) cut(t testing.TB) {
 		t.Fatal(err)
 	}
 	r.lead(nobody)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for c := range r.open {
-		_ = c.Close() // or ends by itself
-	}
+	r.drop()
 }
 
 // Each alert fires over what running services count when they fail, and none

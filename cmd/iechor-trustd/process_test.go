@@ -191,7 +191,9 @@ func (p *process) logsTimes(text string, n int) {
 type relay struct {
 	l       net.Listener
 	mu      sync.Mutex
-	to      string                // guarded by mu
+	to      string                // guarded by mu: host:port, or the path of a socket; "": nobody is there
+	deaf    chan struct{}         // guarded by mu: closed when what is open passes nothing any more
+	slow    time.Duration         // guarded by mu: how late each packet is
 	open    map[net.Conn]struct{} // guarded by mu
 	running sync.WaitGroup
 }
@@ -202,7 +204,7 @@ func newRelay(t testing.TB) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{l: l, open: map[net.Conn]struct{}{}}
+	r := &relay{l: l, open: map[net.Conn]struct{}{}, deaf: make(chan struct{})}
 	r.running.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -214,14 +216,28 @@ func newRelay(t testing.TB) *relay {
 	})
 	t.Cleanup(func() {
 		_ = l.Close() // a listener that was open
-		r.mu.Lock()
-		for c := range r.open {
-			_ = c.Close() // or ends by itself
-		}
-		r.mu.Unlock()
+		r.drop()
 		r.running.Wait()
 	})
 	return r
+}
+
+// drop ends what is open.
+func (r *relay) drop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.open {
+		_ = c.Close() // or ends by itself
+	}
+}
+
+// forget has the connections that are open stay so and never pass anything
+// again, as when a machine loses its power, or a firewall its memory.
+func (r *relay) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.deaf)
+	r.deaf = make(chan struct{})
 }
 
 func (r *relay) lead(to string) {
@@ -234,9 +250,13 @@ func (r *relay) lead(to string) {
 func (r *relay) pass(from net.Conn) {
 	defer from.Close()
 	r.mu.Lock()
-	address := r.to
+	address, deaf := r.to, r.deaf
 	r.mu.Unlock()
-	to, err := net.Dial("tcp", address)
+	network := "tcp"
+	if filepath.IsAbs(address) {
+		network = "unix"
+	}
+	to, err := net.Dial(network, address)
 	if err != nil {
 		return
 	}
@@ -247,7 +267,7 @@ func (r *relay) pass(from net.Conn) {
 	ended := make(chan struct{}, 2)
 	for _, way := range [][2]net.Conn{{from, to}, {to, from}} {
 		r.running.Go(func() {
-			_, _ = io.Copy(way[0], way[1]) // ends when either does
+			_, _ = io.Copy(&far{way[0], r, deaf}, way[1]) // ends when either does
 			ended <- struct{}{}
 		})
 	}
@@ -256,6 +276,26 @@ func (r *relay) pass(from net.Conn) {
 	defer r.mu.Unlock()
 	delete(r.open, from)
 	delete(r.open, to)
+}
+
+// A far end of a relay is reached late, or not at all.
+type far struct {
+	net.Conn
+	r    *relay
+	deaf chan struct{} // closed when nothing arrives any more
+}
+
+func (f *far) Write(b []byte) (int, error) {
+	f.r.mu.Lock()
+	slow := f.r.slow
+	f.r.mu.Unlock()
+	time.Sleep(slow) // the way itself, not something that a test waits for
+	select {
+	case <-f.deaf:
+		return len(b), nil
+	default:
+		return f.Conn.Write(b)
+	}
 }
 
 const serverIdentity = "trust-server.example"
