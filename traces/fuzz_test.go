@@ -34,3 +34,13 @@ func FuzzHeaders(f *testing.F) {
 		}
 	})
 }
+
+// Found by FuzzHeaders: of a header whose parts have the wrong lengths nothing
+// is kept, so that a new trace hangs below nobody's.
+func TestParentOfWrongLengths(t *testing.T) {
+	t.Parallel()
+	var s Span
+	if s.below("00-4b929d0577b34da6a3ce929d0e0e4736-02b7-0aa18ba900f0671ab") || s.trace != [16]byte{} || s.above != [8]byte{} {
+		t.Errorf("below = %+v", s)
+	}
+}

@@ -90,10 +90,11 @@ func (s *Span) below(parent string) bool {
 	}
 	var flags [1]byte
 	for i, to := range [][]byte{s.trace[:], s.above[:], flags[:]} {
-		if len(parts[i+1]) != 2*len(to) {
-			return false
+		err := hex.ErrLength
+		if len(parts[i+1]) == 2*len(to) {
+			_, err = hex.Decode(to, []byte(parts[i+1]))
 		}
-		if _, err := hex.Decode(to, []byte(parts[i+1])); err != nil {
+		if err != nil {
 			s.trace, s.above = [16]byte{}, [8]byte{}
 			return false
 		}
