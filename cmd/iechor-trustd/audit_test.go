@@ -51,16 +51,19 @@ func TestAuditCommand(t *testing.T) {
 	}
 	config := []string{"--config", s.file("signer.yaml")}
 	with := func(more ...string) []string { return append(config[:2:2], more...) }
-	plain := regexp.MustCompile(`[0-9a-f]{64}|key [0-9a-f]{7}|20[0-9-]+T[0-9:]+Z`)
+	plain := regexp.MustCompile(`[0-9a-f]{64}|key [0-9a-f]{7}|20[0-9-]+T[0-9:]+Z|request [0-9a-f]{16}`)
 	got := plain.ReplaceAllStringFunc(run("", config...), func(s string) string {
+		if strings.HasPrefix(s, "request ") {
+			return "REQUEST"
+		}
 		return map[bool]string{true: "HASH", false: "TIME"}[len(s) == 64 || strings.HasPrefix(s, "key")]
 	})
-	want := `1 TIME created registry.example/app snapshot by trust-server.example HASH
-2 TIME created registry.example/app timestamp by trust-server.example HASH
-3 TIME signed registry.example/app snapshot 1 by trust-server.example HASH payload sha256:HASH expires TIME
-4 TIME signed registry.example/app timestamp 1 by trust-server.example HASH payload sha256:HASH expires TIME
-5 TIME created registry.example/other timestamp by trust-server.example HASH
-6 TIME denied by trust-server.example (has not the right to lower-floor)
+	want := `1 TIME created registry.example/app snapshot by trust-server.example HASH REQUEST
+2 TIME created registry.example/app timestamp by trust-server.example HASH REQUEST
+3 TIME signed registry.example/app snapshot 1 by trust-server.example HASH payload sha256:HASH expires TIME REQUEST
+4 TIME signed registry.example/app timestamp 1 by trust-server.example HASH payload sha256:HASH expires TIME REQUEST
+5 TIME created registry.example/other timestamp by trust-server.example HASH REQUEST
+6 TIME denied by trust-server.example REQUEST (has not the right to lower-floor)
 `
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("audit (-want +got):\n%s", d)
