@@ -2,6 +2,6 @@
 
 package trust_test
 
-// modelSeeds is how many runs TestModel does: the race detector makes each of
-// them ten times as long, and all is done by one goroutine.
-const modelSeeds = 2
+// modelSeeds is how many runs TestModel does: the race detector makes it take
+// ten times as long, and all is done by one goroutine.
+const modelSeeds = 1
