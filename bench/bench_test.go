@@ -369,3 +369,24 @@ func TestMeasuredAgainAfterRestart(t *testing.T) {
 		t.Errorf("the notes do not tell:\n%s", notes)
 	}
 }
+
+// The commands that the documents and continuous integration show are ones that
+// bench takes.
+func TestShownCommands(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"../doc/performance.md", "../.ci/run", "main.go"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := regexp.MustCompile(`(?m)^(?:\$ |//\t)?go run \./bench(.*)$`).FindAllStringSubmatch(string(text), -1)
+		if len(shown) == 0 {
+			t.Errorf("%s shows no command", file)
+		}
+		for _, args := range shown {
+			if _, err := parse(strings.Fields(args[1]), io.Discard); err != nil {
+				t.Errorf("%s shows go run ./bench%s: %v", file, args[1], err)
+			}
+		}
+	}
+}
