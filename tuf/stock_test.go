@@ -77,7 +77,7 @@ func TestOnlyWeRefuseIsExplained(t *testing.T) {
 	_, table, _ := strings.Cut(string(raw), "\n### What only we refuse\n")
 	table, _, _ = strings.Cut(table, "\n#")
 	var got []string
-	for _, m := range regexp.MustCompile("(?m)^\\| ([a-z][^|]*) \\| [^|]+ \\|$").FindAllStringSubmatch(table, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z][^|]*) \| [^|]+ \|$`).FindAllStringSubmatch(table, -1) {
 		if m[1] != "mutation" {
 			got = append(got, m[1])
 		}
