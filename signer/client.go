@@ -46,7 +46,7 @@ func Dial(base string, c func() *tls.Config) (*Client, error) {
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
 		// All calls share one connection. One whose other end is gone without a
-		// word must not be believed in for the quarter of an hour that TCP takes.
+		// word must not be believed in for minutes.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: silence},
 	}
 	client := &Client{http: &http.Client{
