@@ -174,7 +174,7 @@ func TestParseTokenKeys(t *testing.T) {
 		{`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`, ""},
 		{"", "neither a PEM certificate nor a JSON Web Key Set"},
 		{string(bundle(t)) + string(private), "there is a private key in it"},
-		{"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "there is a public key in it, and only certificates"},
+		{"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "there is a \"public key\" in it, and only certificates"},
 		{"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1: "},
 		{"{", "no JSON Web Key Set"},
 		{`{"keys":[]}`, "no key for signatures"},
@@ -183,7 +183,7 @@ func TestParseTokenKeys(t *testing.T) {
 		{`{"keys":[{"alg":"HS256",` + point + `}]}`, `key 1 is for "HS256"`},
 		{`{"keys":[{"kid":"a",` + point + `},{"kid":"a",` + point + `}]}`, `two keys are called "a"`},
 		{`{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}`, "key 1: "},
-		{`{"keys":[{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}]}`, `a key of type "EC" secp256k1 cannot sign tokens`},
+		{`{"keys":[{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}]}`, `a key of type "EC", curve "secp256k1" cannot sign tokens`},
 		{`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}`, "too weak"},
 		{`{"keys":[{"kty":"RSA","n":"?","e":"AQAB"}]}`, "key 1: "},
 	} {

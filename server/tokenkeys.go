@@ -66,14 +66,14 @@ func (k *TokenKeys) parseBundle(rest []byte) error {
 			return errors.New("there is a private key in it: whoever reads it can make tokens; put the certificates alone here")
 		}
 		if block.Type != "CERTIFICATE" {
-			return fmt.Errorf("there is a %s in it, and only certificates belong there", strings.ToLower(block.Type))
+			return fmt.Errorf("there is a %q in it, and only certificates belong there", strings.ToLower(block.Type))
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return fmt.Errorf("certificate %d: %w", len(k.named)+1, err)
 		}
 		if err := usable(cert.PublicKey); err != nil {
-			return fmt.Errorf("certificate of %s: %w", cert.Subject, err)
+			return fmt.Errorf("certificate of %q: %w", cert.Subject.String(), err)
 		}
 		if k.roots == nil {
 			k.roots = x509.NewCertPool()
@@ -290,7 +290,7 @@ func (k *jwk) public() (crypto.PublicKey, error) {
 		public = &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(e.Int64())}
 	}
 	if public == nil {
-		return nil, fmt.Errorf("a key of type %q %s cannot sign tokens: use EC on P-256, RSA, or OKP on Ed25519", k.Type, k.Curve)
+		return nil, fmt.Errorf("a key of type %q, curve %q cannot sign tokens: use EC on P-256, RSA, or OKP on Ed25519", k.Type, k.Curve)
 	}
 	return public, usable(public)
 }
