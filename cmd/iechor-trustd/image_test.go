@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +105,8 @@ func output(t testing.TB, c *exec.Cmd) string {
 func TestImage(t *testing.T) {
 	t.Parallel()
 	docker := engine(t)
+	began := time.Now()
+	stamp := func(at time.Time) string { return strconv.FormatInt(at.Unix(), 10) }
 	image := buildImage(t, docker)
 
 	var kept struct {
@@ -171,16 +175,24 @@ func TestImage(t *testing.T) {
 		if got := output(t, docker("exec", name, "/usr/bin/iechor-trustd", "health", "--ready")); got != "well\n" {
 			t.Errorf("health --ready in %s says %q", name, got)
 		}
-		deadline := time.Now().Add(patience)
-		for {
-			got := strings.TrimSpace(output(t, docker("inspect", "--format", "{{.State.Health.Status}}", name)))
-			if got == "healthy" {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the engine says that %s is %s: %s", name, got, output(t, docker("inspect", "--format", "{{json .State.Health}}", name)))
-			}
-			time.Sleep(50 * time.Millisecond) // the engine tells nobody
+		// What the engine has said since the test began, and says until it is too late.
+		said := docker("events", "--since", stamp(began), "--until", stamp(time.Now().Add(patience)),
+			"--filter", "container="+name, "--filter", "event=health_status", "--format", "{{.Action}}")
+		lines, err := said.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := said.Start(); err != nil {
+			t.Fatal(err)
+		}
+		healthy := false
+		for scan := bufio.NewScanner(lines); !healthy && scan.Scan(); {
+			healthy = strings.HasSuffix(scan.Text(), ": healthy")
+		}
+		_ = said.Process.Kill() // or it has ended
+		_ = said.Wait()
+		if !healthy {
+			t.Fatalf("the engine does not say that %s is healthy: %s", name, output(t, docker("inspect", "--format", "{{json .State.Health}}", name)))
 		}
 	}
 	server.stop()
