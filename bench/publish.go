@@ -201,14 +201,7 @@ func (c *poster) get(ctx context.Context, addr string, gun tuf.GUN, sure bool) (
 // repositories of its own: all through one server, or through two.
 func sustained(two bool) measurement {
 	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
-		if err := s.fill(ctx, p, eachTime); err != nil {
-			return sample{}, err
-		}
-		addrs, err := s.servers(p, two)
-		if err != nil {
-			return sample{}, err
-		}
-		c, err := newPoster(p)
+		c, addrs, err := s.posting(ctx, p, eachTime, two)
 		if err != nil {
 			return sample{}, err
 		}
@@ -244,6 +237,20 @@ func sustained(two bool) measurement {
 	}
 }
 
+// posting has uploads ready for each repository, so many, and returns what
+// sends them, and the servers to which it does.
+func (s *stage) posting(ctx context.Context, p *peer, each int, two bool) (*poster, []string, error) {
+	if err := s.fill(ctx, p, each); err != nil {
+		return nil, nil, err
+	}
+	addrs, err := s.servers(p, two)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := newPoster(p)
+	return c, addrs, err
+}
+
 // servers returns where one or two servers of p listen.
 func (s *stage) servers(p *peer, two bool) ([]string, error) {
 	if !two {
@@ -261,14 +268,7 @@ func (s *stage) servers(p *peer, two bool) ([]string, error) {
 func visible(everybody bool) measurement {
 	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
 		const times = 5
-		if err := s.fill(ctx, p, times); err != nil {
-			return sample{}, err
-		}
-		addrs, err := s.servers(p, true)
-		if err != nil {
-			return sample{}, err
-		}
-		c, err := newPoster(p)
+		c, addrs, err := s.posting(ctx, p, times, true)
 		if err != nil {
 			return sample{}, err
 		}
