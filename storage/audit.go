@@ -118,11 +118,13 @@ func (r AuditRecord) encode() ([]byte, error) {
 	return raw, nil
 }
 
-// ParseAudit reads the record in an entry of the trail.
+// ParseAudit reads the record in an entry of the trail. The error matches
+// [ErrCorrupt], and is one line of bounded length, whatever stands there: a
+// time that is none would be repeated in it as it is stored.
 func ParseAudit(l database.Link) (AuditRecord, error) {
 	var r AuditRecord
 	if err := json.Unmarshal(l.Entry, &r); err != nil {
-		return AuditRecord{}, fmt.Errorf("entry %d of the audit trail: %w: %w", l.ID, ErrCorrupt, err)
+		return AuditRecord{}, fmt.Errorf("entry %d of the audit trail: %w: %s", l.ID, ErrCorrupt, printable(err.Error()))
 	}
 	r.Link = l
 	return r, nil

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"unicode"
@@ -19,10 +20,11 @@ func FuzzParseAudit(f *testing.F) {
 	f.Add([]byte(`{"at":"2026-11-28T12:00:00Z","act":"publish","repository":"a/b","subject":"alice","from":"192.0.2.1","seq":3,"incarnation":1,"version":4,"files":[{"role":"root","version":1,"sha256":"ab"}],"dropped":["targets/x"]}`))
 	f.Add([]byte(`{"act":"reset","reason":"\u001b[31m\n\ud800","operator":true,"forwarded":"\u202e"}`))
 	f.Add([]byte(`{"AT":null,"files":[null]}`))
+	f.Add([]byte("{\"at\":\"\x7f\"}"))
 	f.Fuzz(func(t *testing.T, entry []byte) {
 		r, err := ParseAudit(database.Link{ID: 7, Entry: entry})
 		if err != nil {
-			if strings.ContainsFunc(err.Error(), unicode.IsControl) {
+			if text := err.Error(); !errors.Is(err, ErrCorrupt) || strings.ContainsFunc(text, unicode.IsControl) || len(text) > maxWord+200 {
 				t.Errorf("ParseAudit(%q) = %q", entry, err)
 			}
 			return
@@ -51,4 +53,16 @@ func FuzzParseAudit(f *testing.F) {
 			t.Errorf("%s became %s:\n%s", entry, raw, diff)
 		}
 	})
+}
+
+// The library quotes a time that is none, but not each character that a
+// terminal obeys, and in full length.
+func TestCorruptTimeIsOneLine(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"\x7f", "2026-11-28T12:00:00\x7f", strings.Repeat("2026-", 100_000)} {
+		_, err := ParseAudit(database.Link{ID: 7, Entry: []byte(`{"at":"` + at + `"}`)})
+		if !errors.Is(err, ErrCorrupt) || strings.ContainsFunc(err.Error(), unicode.IsControl) || len(err.Error()) > maxWord+200 {
+			t.Errorf("ParseAudit with the time %.30q = %.300q, want ErrCorrupt in one short line", at, err)
+		}
+	}
 }
