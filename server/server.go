@@ -140,6 +140,7 @@ type Server struct {
 	consistent  aging // of files that never change
 	heads       *heads
 	blobs       *cache
+	verified    tuf.Verified
 	uploading   atomic.Int64 // bytes of uploads in memory
 	limits      limiters
 	publishing  locks  // by GUN: this instance's publishers take turns
@@ -226,7 +227,7 @@ func orDefault[T comparable](v *T, d T) {
 // certificates say for which repository they are, and the stored root is the
 // trusted one.
 func (s *Server) options(now time.Time) tuf.Options {
-	return tuf.Options{Pin: tuf.FirstUse{}, Now: now, Limits: s.c.Limits.Walk}
+	return tuf.Options{Pin: tuf.FirstUse{}, Now: now, Limits: s.c.Limits.Walk, Verified: &s.verified}
 }
 
 // readLimit is how long a reader waits for a database that is silent. It ends

@@ -18,6 +18,7 @@ type document struct {
 	payload node     // the value of "signed"
 	message []byte   // its canonical form, which the signatures cover
 	sigs    []Signature
+	known   *Verified
 	content
 
 	// signers are the ids of the keys found to have signed, set by verify
@@ -49,7 +50,7 @@ func decode(o Options, role RoleName, raw []byte) (*document, error) {
 	if top.kind != kindObject {
 		return nil, malformed("not a JSON object")
 	}
-	d := &document{sum: sha256.Sum256(raw)}
+	d := &document{sum: sha256.Sum256(raw), known: o.Verified}
 	var ok bool
 	if d.payload, ok = top.get("signed"); !ok || d.payload.kind != kindObject {
 		return nil, malformed("no signed payload")

@@ -154,7 +154,7 @@ func (s *signing) collect(name RoleName, message []byte, have []Signature, roles
 		if err != nil {
 			return err
 		}
-		if err := k.Verify(message, sig); err != nil {
+		if _, err := s.d.o.Verified.verify(k, message, sig); err != nil {
 			return fmt.Errorf("key %s made a signature that does not verify: %w", k.CanonicalID().Short(), err)
 		}
 		sigs = append(sigs, sig)

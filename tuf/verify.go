@@ -62,6 +62,9 @@ type Options struct {
 	// shows an old state then cannot do more than make that publication fail.
 	Orphaned bool
 
+	// Verified remembers which signatures are valid; nil: each is computed.
+	Verified *Verified
+
 	strictEnvelope bool // refuse members beside signed and signatures
 }
 
@@ -120,9 +123,9 @@ func (d *document) verify(role Role) error {
 		if k.PublicKey.ID() != k.ID {
 			return malformed("key ID %s is not valid for key content", k.ID)
 		}
-		if k.Verify(d.message, s) == nil {
+		if m, err := d.known.verify(k.PublicKey, d.message, s); err == nil {
 			signers = append(signers, k.ID)
-			material[k.material()] = true
+			material[m] = true
 		}
 	}
 	if len(material) < role.Threshold {
