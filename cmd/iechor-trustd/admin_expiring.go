@@ -66,7 +66,7 @@ func (s *admin) expiring(ctx context.Context, meant func(tuf.GUN) bool, within t
 
 func (e expiry) subject() string {
 	if e.Certificate != "" {
-		return fmt.Sprintf("certificate of root key %.7s", e.Certificate)
+		return fmt.Sprintf("certificate of root key %.7s", printable(string(e.Certificate)))
 	}
 	return fmt.Sprintf("%s %d", e.Role, e.Version)
 }

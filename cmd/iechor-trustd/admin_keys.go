@@ -106,6 +106,11 @@ type listedKey struct {
 	shownKey
 }
 
+// line is l as people see it. Owners choose what type a key says it has.
+func (l listedKey) line() string {
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", l.Repository, l.Role, printable(string(l.Type)), printable(string(l.ID)), heldWord(l.Held))
+}
+
 func (s *admin) listKeys(ctx context.Context, meant func(tuf.GUN) bool, asJSON bool) error {
 	s.warnSilent("what it holds is not known")
 	t := s.table()
@@ -127,7 +132,7 @@ func (s *admin) listKeys(ctx context.Context, meant func(tuf.GUN) bool, asJSON b
 				if asJSON {
 					err = s.printJSON(l)
 				} else {
-					_, err = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", l.Repository, l.Role, l.Type, l.ID, heldWord(l.Held))
+					_, err = fmt.Fprintln(t, l.line())
 				}
 				if err != nil {
 					return err

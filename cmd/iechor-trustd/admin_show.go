@@ -380,7 +380,7 @@ func (k shownKey) String() string {
 	default:
 		text += ", not held by the signer"
 	}
-	return text
+	return printable(text)
 }
 
 // export puts the files that are kept of i, and v, into a new folder, whole or

@@ -233,8 +233,15 @@ func TestAdminPrintsForTerminals(t *testing.T) {
 	}
 	var out bytes.Buffer
 	s := &admin{app: &app{out: &out, err: &out}}
-	if err := s.printShown(&shown{Verified: true, Tags: []shownTag{{Name: escape}}, Problems: []string{escape}}, true); err != nil || strings.Contains(out.String(), "\x1b") {
-		t.Errorf("a tag and a problem: %q, %v", out.String(), err)
+	if err := s.printShown(&shown{Verified: true, Tags: []shownTag{{Name: escape}}, Problems: []string{escape},
+		Roles: []*shownRole{{Role: tuf.RoleTargets, Keys: []shownKey{{Type: escape, ID: escape}}}}}, true); err != nil || strings.Contains(out.String(), "\x1b") {
+		t.Errorf("a tag, a problem and a key: %q, %v", out.String(), err)
+	}
+	if got := (listedKey{shownKey: shownKey{Type: escape, ID: escape}}).line(); strings.ContainsAny(got, "\x1b\n") {
+		t.Errorf("a line of the keys: %q", got)
+	}
+	if got := (expiry{Certificate: escape}).subject(); strings.Contains(got, "\x1b") {
+		t.Errorf("a line of what expires: %q", got)
 	}
 }
 
