@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/iechor/trust/storage"
@@ -96,8 +98,25 @@ func (s *admin) expiries(ctx context.Context, r storage.Repository, state *stora
 		all = append(all, expiry{Repository: state.GUN, Role: tuf.RoleRoot, Certificate: k.ID, Expires: certificates[0].NotAfter, Who: "owner",
 			What: fmt.Sprintf("make a new certificate: iechor trust renew %s", state.GUN)})
 	}
-	slices.SortFunc(all, func(a, b expiry) int { return a.Expires.Compare(b.Expires) })
+	if state.Mirror != "" {
+		for i := range all {
+			all[i].ofCopy(state.Mirror, now)
+		}
+	}
+	slices.SortFunc(all, func(a, b expiry) int {
+		return cmp.Or(a.Expires.Compare(b.Expires), rank(a.Role)-rank(b.Role), strings.Compare(a.subject(), b.subject()))
+	})
 	return all, nil
+}
+
+// ofCopy says what has to be done about a copy of what that service publishes:
+// nobody signs it here.
+func (x *expiry) ofCopy(service string, now time.Time) {
+	again := fmt.Sprintf("\"iechor-trustd import service %s\" copies what is newer there", printable(service))
+	x.Who, x.What, x.nothing = "server", "nothing: "+again, true
+	if !x.Expires.After(now) {
+		x.What, x.nothing = again+"; if there is nothing, its owner has to sign there, or move here: iechor-trustd import release "+string(x.Repository), false
+	}
 }
 
 // heldRole reports whether the signer holds a key of the role; true if it was

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +88,8 @@ Lists for each repository the keys that its root names for snapshot and
 timestamp, and asks the signer whether it holds them. A snapshot key that it
 does not hold is the owner's. A timestamp that no held key signs cannot be
 renewed: the owner has to give the role to the server's key anew, with
-"iechor trust key rotate REPOSITORY timestamp".
+"iechor trust key rotate REPOSITORY timestamp". The keys of a copy that "import
+service" has made are at the service that it is a copy of.
 
 Exit status: 0, and 4 if there is a repository whose timestamp keys the signer
 does not hold. PATTERN is that of "admin list".`,
@@ -103,12 +105,13 @@ does not hold. PATTERN is that of "admin list".`,
 type listedKey struct {
 	Repository tuf.GUN      `json:"repository"`
 	Role       tuf.RoleName `json:"role"`
+	CopyOf     string       `json:"copy_of,omitempty"` // the service whose repository this is a copy of: its keys are there
 	shownKey
 }
 
 // line is l as people see it. Owners choose what type a key says it has.
 func (l listedKey) line() string {
-	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", l.Repository, l.Role, printable(string(l.Type)), printable(string(l.ID)), heldWord(l.Held))
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", l.Repository, l.Role, printable(string(l.Type)), printable(string(l.ID)), cmp.Or(copyWord(l.CopyOf), heldWord(l.Held)))
 }
 
 func (s *admin) listKeys(ctx context.Context, meant func(tuf.GUN) bool, asJSON bool) error {
@@ -118,12 +121,12 @@ func (s *admin) listKeys(ctx context.Context, meant func(tuf.GUN) bool, asJSON b
 		fmt.Fprintln(t, "REPOSITORY\tROLE\tTYPE\tKEY\tSIGNER")
 	}
 	orphans := 0
-	err := s.eachRoot(ctx, meant, func(r storage.Repository, _ *storage.State, past *tuf.Past) error {
+	err := s.eachRoot(ctx, meant, func(r storage.Repository, state *storage.State, past *tuf.Past) error {
 		for _, name := range []tuf.RoleName{tuf.RoleSnapshot, tuf.RoleTimestamp} {
 			role, _ := past.Role(name)
-			lost := len(role.Keys) > 0
+			lost := len(role.Keys) > 0 && state.Mirror == ""
 			for _, k := range role.Keys {
-				l := listedKey{r.GUN, name, shownKey{ID: k.ID, Canonical: k.CanonicalID(), Type: k.Type}}
+				l := listedKey{r.GUN, name, state.Mirror, shownKey{ID: k.ID, Canonical: k.CanonicalID(), Type: k.Type}}
 				var err error
 				if l.Held, err = s.holds(ctx, r.GUN, name, l.Canonical); err != nil {
 					return err
@@ -159,6 +162,14 @@ func repositories(n int) string {
 		return "1 repository"
 	}
 	return fmt.Sprintf("%d repositories", n)
+}
+
+// copyWord says where the keys of a copy are; "" if it is none.
+func copyWord(of string) string {
+	if of == "" {
+		return ""
+	}
+	return "at " + printable(of)
 }
 
 func heldWord(held *bool) string {

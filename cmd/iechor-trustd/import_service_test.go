@@ -100,6 +100,25 @@ func TestImportService(t *testing.T) {
 		t.Errorf("the copy's timestamp is at version %d, %v: it was signed here", after.Roles[tuf.RoleTimestamp].Version, err)
 	}
 
+	// Administration knows that nobody signs it here.
+	admin := func(args ...string) (int, string) {
+		var out bytes.Buffer
+		a := &app{out: &out, err: &out, env: func(string) string { return "" }, now: now}
+		return a.run(t.Context(), append(append([]string{"admin"}, args...), "--dir", to)), out.String()
+	}
+	if status, out := admin("expiring", string(oldApp)); status != exitFound || !strings.Contains(out, `"iechor-trustd import service `+service.Trust+`" copies what is newer there`) ||
+		strings.Contains(out, "iechor trust ") {
+		t.Errorf("admin expiring of a copy that has expired = %d\n%s", status, out)
+	}
+	clock.Store(afterTheMove().UnixNano())
+	if status, out := admin("expiring", string(oldApp)); status != 0 || strings.Contains(out, "iechor trust ") {
+		t.Errorf("admin expiring of a copy = %d\n%s", status, out)
+	}
+	if status, out := admin("keys", string(oldApp)); status != 0 || !strings.Contains(out, "at "+service.Trust+"\n") {
+		t.Errorf("admin keys of a copy = %d\n%s", status, out)
+	}
+	clock.Store(afterTheMove().AddDate(0, 6, 0).UnixNano())
+
 	// The owner takes it over.
 	status, out, errs = copyService(t, now(), "release", string(oldApp), "--dir", to)
 	if status != 0 || errs != "" || !strings.Contains(out, "can be published to here now") {
