@@ -59,6 +59,11 @@ func (e *SlowDownError) Error() string {
 // use its database. The same call may succeed a little later.
 var ErrUnavailable = errors.New("the signer is not available at the moment")
 
+// ErrClock says that the signer will not sign for as long a life as the server
+// asks for, or for one that is over: one of their clocks is wrong. No request
+// helps against that.
+var ErrClock = errors.New("server and signer do not agree about the time")
+
 // ErrDenied says that the signer does not know its caller, or does not allow
 // it to do what it asked.
 var ErrDenied = errors.New("the signer denies this client")

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,9 +34,12 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 			log = s.c.Log.WarnContext
 		}
 		log(r.Context(), "request not answered", "method", r.Method, "gun", gun, "err", err)
-		code := api.Unknown
+		code, message := api.Unknown, ""
 		var f *failure
 		switch {
+		case errors.Is(err, api.ErrClock):
+			// No fault of the requester's, and not over in a moment.
+			code, message = api.Unavailable, "A clock of this service is wrong, so it cannot sign: its operator has to look at the log."
 		case unavailable(err):
 			code = api.Unavailable
 			w.Header().Set("Retry-After", "2")
@@ -43,6 +47,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, gun tuf.GUN, err
 			code = f.code
 		}
 		e = api.NewError(code, map[string]string{"Request": traces.ID(r.Context())})
+		e.Message = cmp.Or(message, e.Message)
 	}
 	switch {
 	case r.Method == http.MethodDelete && e.Code == api.Unauthorized:

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
@@ -172,7 +173,8 @@ var errUnrenewable = errors.New("only its publisher can renew it")
 
 // renewExpired renews what a reader asks for and has expired. What only its
 // publisher can renew is served as it is: the client sees what is wrong, and
-// the publisher can read what it has to replace (attacks.md S3).
+// the publisher can read what it has to replace (attacks.md S3). So is what
+// has expired only by a clock that is wrong.
 func (s *Server) renewExpired(ctx context.Context, h *head) (*head, error) {
 	gun, seq, now := h.state.GUN, h.state.Seq, s.c.Now()
 	if s.unrenewed.waiting(gun, seq, now) {
@@ -182,7 +184,7 @@ func (s *Server) renewExpired(ctx context.Context, h *head) (*head, error) {
 		return s.renew(ctx, gun, expired)
 	})
 	switch {
-	case errors.Is(err, errUnrenewable):
+	case errors.Is(err, errUnrenewable), errors.Is(err, api.ErrClock): // by the reader's clock it may be alive
 		s.unrenewed.wait(gun, seq, now)
 		s.c.Log.WarnContext(ctx, "served though expired", "gun", gun, "err", err)
 		return h, nil
@@ -274,8 +276,8 @@ const (
 func (b *backoff) waiting(gun tuf.GUN, seq int64, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	until, ok := b.m[attempt{gun, seq}]
-	return ok && now.Before(until)
+	left := b.m[attempt{gun, seq}].Sub(now)
+	return left > 0 && left <= backoffFor // else the clock was set back since
 }
 
 func (b *backoff) wait(gun tuf.GUN, seq int64, now time.Time) {

@@ -110,3 +110,54 @@ type awayBeginning struct{ Keys }
 func (awayBeginning) MayBegin(context.Context, tuf.GUN) error {
 	return fmt.Errorf("ask: %w", api.ErrUnavailable)
 }
+
+// A wrong clock, the server's or the signer's, is named in the log, publishers
+// are told what it is about, and readers get what is there: by their clocks it
+// may be alive. When the clock is right again everything goes on.
+func TestClocksDisagree(t *testing.T) {
+	t.Parallel()
+	const years = 20 * 365 * day
+	for name, wrong := range map[string]struct{ server, signer time.Duration }{
+		"server forward": {server: 60 * day}, "signer forward": {signer: years}, "signer back": {signer: -years},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, s := &clock{now: tuftest.Start}, &clock{now: tuftest.Start}
+			dir := t.TempDir()
+			w := newWorldOn(t, openStore(t, filepath.Join(dir, "server.db")), openSigner(t, filepath.Join(dir, "signer.db"), s.Now), c, nil)
+			p := newPublisher(t, w, app)
+			p.init(t, tag("one"))
+			files := p.clone().files(t, tag("two")) // by a publisher whose clock is right
+			c.pass(wrong.server)
+			s.pass(wrong.signer)
+			e := w.upload(t, app, files...)
+			if e == nil || e.Status != http.StatusServiceUnavailable || !strings.HasPrefix(e.Message, "A clock of this service is wrong") || e.RequestID() == "" {
+				t.Errorf("publish = %+v, want a sentence about clocks", e)
+			}
+			if says := "by the signer's clock it is " + s.Now().UTC().Format(time.RFC3339); !strings.Contains(w.log.String(), says) {
+				t.Errorf("the log lacks %q:\n%s", says, w.log)
+			}
+			if r := w.get(current(app, tuf.RoleTimestamp)); r.Code != http.StatusOK {
+				t.Errorf("GET timestamp.json = %d %s", r.Code, r.Body)
+			}
+			c.pass(-wrong.server)
+			s.pass(-wrong.signer)
+			p.publish(t, tag("three"))
+			p.hasTags(t, tuf.RoleTargets, "one", "three")
+		})
+	}
+}
+
+// What was put off by a clock that was set back since is not put off any more.
+func TestPutOffByAWrongClock(t *testing.T) {
+	t.Parallel()
+	var b backoff
+	b.wait(app, 1, tuftest.Start.AddDate(20, 0, 0))
+	if b.waiting(app, 1, tuftest.Start) {
+		t.Error("it waits for 20 years")
+	}
+	b.wait(app, 1, tuftest.Start)
+	if !b.waiting(app, 1, tuftest.Start.Add(time.Minute)) || b.waiting(app, 1, tuftest.Start.Add(2*backoffFor)) {
+		t.Error("it does not wait for a while")
+	}
+}

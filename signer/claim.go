@@ -46,10 +46,11 @@ func read(r api.SignRequest, l Limits, now time.Time) (*claim, error) {
 		return nil, refuse("the payload: %v", err)
 	}
 	if !c.payload.Expires.After(now) {
-		return nil, refuse("the payload has expired already")
+		return nil, refuseTime(now, "the payload expired at %s already: the clock of the server or the signer's is wrong", at(c.payload.Expires))
 	}
 	if limit := l.of(r.Role); c.payload.Expires.After(now.Add(limit)) {
-		return nil, refuse("the payload expires more than %s ahead", limit)
+		return nil, refuseTime(now, "the payload expires at %s, more than %s ahead: the clock of the server or the signer's is wrong, or the server's lifetime is above the signer's limit",
+			at(c.payload.Expires), limit)
 	}
 	if c.base, err = readBase(r); err != nil {
 		return nil, err
@@ -72,6 +73,13 @@ func read(r api.SignRequest, l Limits, now time.Time) (*claim, error) {
 	}
 	return c, nil
 }
+
+// refuseTime refuses what is signed at no such time, and says by which clock.
+func refuseTime(now time.Time, format string, a ...any) error {
+	return &Refusal{Reason: fmt.Sprintf("by the signer's clock it is %s, and ", at(now)) + fmt.Sprintf(format, a...), Clock: true}
+}
+
+func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func readBase(r api.SignRequest) (*base, error) {
 	if len(r.Timestamp) == 0 && len(r.BaseSnapshot) == 0 {

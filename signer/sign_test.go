@@ -539,6 +539,9 @@ func TestRequestsThatFitNothing(t *testing.T) {
 		change(&r)
 		_, err := w.Sign(t.Context(), r)
 		wantRefusal(t, "Sign("+what+")", err)
+		if about := strings.HasPrefix(what, "expire"); errors.Is(err, api.ErrClock) != about || about && !strings.Contains(err.Error(), "the clock of the server or the signer's is wrong") {
+			t.Errorf("Sign(%s) = %v; is that about clocks: %v", what, err, about)
+		}
 	}
 	r := s.snapshotRequest(t, 9, "x")
 	r.Snapshot = s.snapshot

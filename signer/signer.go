@@ -187,11 +187,15 @@ func New(c Config) (*Service, error) {
 // against: the request breaks a rule. It arrives as a *[Refusal].
 var ErrRefused = errors.New("refused by the signer")
 
-// A Refusal says which rule a request breaks. It matches [ErrRefused].
-type Refusal struct{ Reason string }
+// A Refusal says which rule a request breaks. It matches [ErrRefused], and
+// [api.ErrClock] where the reason may be a wrong clock.
+type Refusal struct {
+	Reason string
+	Clock  bool
+}
 
 func (e *Refusal) Error() string   { return "refused by the signer: " + e.Reason }
-func (e *Refusal) Is(t error) bool { return t == ErrRefused }
+func (e *Refusal) Is(t error) bool { return t == ErrRefused || e.Clock && t == api.ErrClock }
 
 func refuse(format string, a ...any) error { return &Refusal{Reason: fmt.Sprintf(format, a...)} }
 

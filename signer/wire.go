@@ -89,6 +89,7 @@ type wireError struct {
 	Confirmed int64        `json:"confirmed,omitempty"`
 	Base      int64        `json:"base,omitempty"`
 	After     int64        `json:"after_ms,omitempty"`
+	Clock     bool         `json:"clock,omitempty"`
 }
 
 // wireErrorOf says how err travels. Errors of the signer's own insides, such
@@ -106,7 +107,7 @@ func wireErrorOf(err error) (status int, e wireError) {
 	case errors.As(err, &restored):
 		return http.StatusConflict, wireError{Code: codeRestored, Message: restored.Error(), Role: restored.Role, Confirmed: restored.Confirmed, Base: restored.Base}
 	case errors.As(err, &refusal):
-		return http.StatusUnprocessableEntity, wireError{Code: codeRefused, Message: refusal.Reason}
+		return http.StatusUnprocessableEntity, wireError{Code: codeRefused, Message: refusal.Reason, Clock: refusal.Clock}
 	case errors.Is(err, api.ErrUnavailable):
 		return http.StatusServiceUnavailable, wireError{Code: codeBroken, Message: "the signer cannot use its token now; its log says why"}
 	case errors.Is(err, tuf.ErrNoKey):
@@ -129,7 +130,7 @@ func (e wireError) err(status int) error {
 	case codeSlow:
 		return &api.SlowDownError{After: time.Duration(min(max(e.After, 1), 60_000)) * time.Millisecond}
 	case codeRefused:
-		return &Refusal{Reason: e.Message}
+		return &Refusal{e.Message, e.Clock}
 	case codeNoKey:
 		return fmt.Errorf("%w: %s", tuf.ErrNoKey, e.Message)
 	case codeDenied:

@@ -129,6 +129,8 @@ func spokenErrors() []spoken {
 		{"trust.ErrUnreachable (503)", refusal(503, "")},
 		{"trust.ErrUnreachable (500, with the id of the request)", &trust.ServerRefusal{Host: someServer, Err: &api.Error{
 			Status: 500, Code: api.Unknown, Detail: json.RawMessage(`{"Request":"8b1f0c2d4e6a7788"}`)}}},
+		{"trust.ErrUnreachable (503, with a reason)", &trust.ServerRefusal{Host: someServer, Err: &api.Error{
+			Status: 503, Code: api.Unavailable, Message: "A clock of this service is wrong.\x1b", Detail: json.RawMessage(`{"Request":"8b1f0c2d4e6a7788"}`)}}},
 		{"trust.ErrUnreachable (expired copy)", fmt.Errorf("%w, and: %w", role("timestamp", &tuf.Expired{At: at}), refusal(503, ""))},
 		{"trust.ErrUnauthorized", refusal(401, api.Unauthorized)},
 		{"trust.ErrUnauthorized (no login)", fmt.Errorf("no basic auth credentials (%w)", trust.ErrUnauthorized)},

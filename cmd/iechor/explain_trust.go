@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/http"
 
+	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/trust"
 	"github.com/iechor/trust/tuf"
 )
@@ -73,6 +74,9 @@ func explainServer(err error, c subject) (answer, bool) {
 		return exactlyOrSigning(c, refusal.Error(), "ask the operator of "+c.server+", who can allow it with \"iechor-trustd floor --gun "+c.gun+"\"; then do this again")
 	case errors.As(err, &refusal) && refusal.Err.Status >= http.StatusInternalServerError:
 		hints := []string{"see whether " + c.server + " works, and try again"}
+		if refusal.Err.Code == api.Unavailable && refusal.Err.Message != "" {
+			hints[0] = c.server + " says: " + printable(refusal.Err.Message)
+		}
 		if id := refusal.Err.RequestID(); id != "" {
 			hints = append(hints, "if it goes on, tell the operator of "+c.server+" the request id "+id+": its log says why under that")
 		}
