@@ -9,7 +9,8 @@
 //
 // The package imports no driver: it knows errors by their methods and codes.
 // A [Chain] is an append-only log in a table of it, which can be verified.
-// Read database.go, then statements.go, migrate.go, errors.go, chain.go.
+// A [Group] runs together what several callers ask for at once.
+// Read database.go, then statements.go, migrate.go, errors.go, chain.go, group.go.
 package database
 
 import (
