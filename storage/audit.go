@@ -26,6 +26,10 @@ const (
 	Imported Act = "import"  // an administrator took it over from another server
 	Released Act = "release" // an administrator made an ordinary repository of a copy
 	Rotate   Act = "rotate"  // the server offered a new key of its own
+
+	// Confirmed: of what was ended before, an administrator has the signer
+	// forget what it remembers. It is told before the signer is.
+	Confirmed Act = "confirm"
 )
 
 // An Actor is who did something, as far as it is known. Every field may be
@@ -62,7 +66,7 @@ type AuditRecord struct {
 	Actor
 
 	// Seq is the number of the commit, Incarnation that of the first commit of
-	// this incarnation; 0 for a rotation.
+	// this incarnation; 0 for a rotation and a confirmation.
 	Seq         int64 `json:"seq,omitempty"`
 	Incarnation int64 `json:"incarnation,omitempty"`
 

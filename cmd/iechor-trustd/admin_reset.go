@@ -71,6 +71,9 @@ func (s *admin) reset(ctx context.Context, gun tuf.GUN, o resetOptions) error {
 	last := all[len(all)-1]
 	if !last.Lives() {
 		// Deleted by a client, or the signer could not be told.
+		if err := s.store.Record(ctx, storage.AuditRecord{At: s.now(), Act: storage.Confirmed, Repository: gun, Actor: s.theOperator(o.reason)}); err != nil {
+			return fmt.Errorf("nothing was changed: %w", err)
+		}
 		if err := s.forget(ctx, gun); err != nil {
 			return err
 		}
