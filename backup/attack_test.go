@@ -12,6 +12,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"unicode"
 
 	"filippo.io/age"
 
@@ -161,6 +162,7 @@ func TestAttackBackupForeign(t *testing.T) {
 		"a later version":        {manifest(`"version": 1`, `"version": 2`), backup.ErrLater},
 		"version 0":              {manifest(`"version": 1`, `"version": 0`), backup.ErrDamaged},
 		"no time":                {manifest(`"2026-11-28T12:00:00Z"`, `"0001-01-01T00:00:00Z"`), backup.ErrDamaged},
+		"a time that draws":      {manifest("2026-11-28T12:00:00Z", "\x7f"), backup.ErrDamaged},
 		"an unknown member":      {manifest(`"version": 1`, `"version": 1, "command": "rm -r /"`), backup.ErrDamaged},
 		"a wrong type":           {manifest(`"keys": [`, `"keys": 1, "keys2": [`), backup.ErrDamaged},
 		"two documents":          {manifest("\n}\n", "\n}\n{}\n"), backup.ErrForeign},
@@ -207,8 +209,8 @@ func TestAttackBackupForeign(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got, err := read(seal(test.content), id)
-			if got != nil || !errors.Is(err, test.want) {
-				t.Errorf("Unlock = %v, %v, want %v", got, err, test.want)
+			if got != nil || !errors.Is(err, test.want) || strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("Unlock = %v, %q, want %v in one line", got, err, test.want)
 			}
 		})
 	}

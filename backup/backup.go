@@ -25,6 +25,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
@@ -208,7 +209,7 @@ func Read(r io.Reader) (*File, error) {
 	raw, err := io.ReadAll(from)
 	switch {
 	case errors.As(err, new(*armor.Error)):
-		return nil, damaged("%s", firstLine(err))
+		return nil, damaged("%s", said(err))
 	case err != nil:
 		return nil, err
 	case len(raw) > maxFile:
@@ -239,14 +240,24 @@ func (f *File) Unlock(by ...Identity) (*Backup, error) {
 		return nil, ErrLocked
 	}
 	if err != nil {
-		return nil, damaged("%s", firstLine(err))
+		return nil, damaged("%s", said(err))
 	}
 	return unpack(content)
 }
 
-// firstLine is what age says, without its notes about other versions of itself.
-func firstLine(err error) string {
+// said is what another package says, in one line of bounded length: without the
+// notes of age about other versions of itself, and for any bytes that it names.
+func said(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
+	line = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, line)
+	if len(line) > 300 {
+		line = strings.ToValidUTF8(line[:300], "") + "…"
+	}
 	return line
 }
 

@@ -167,7 +167,7 @@ func decodeManifest(raw []byte) (Manifest, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&m); err != nil {
-		return Manifest{}, damaged("its manifest cannot be read: %v", err)
+		return Manifest{}, damaged("its manifest cannot be read: %s", said(err))
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return Manifest{}, damaged("its manifest goes on after its end")
@@ -235,7 +235,7 @@ func printable(s string) bool {
 func (k Key) block(raw []byte) (*keys.Block, error) {
 	blocks, err := keys.Parse(raw)
 	if err != nil {
-		return nil, damaged("%s: %v", k.File, err)
+		return nil, damaged("%s: %s", k.File, said(err))
 	}
 	b := blocks[0]
 	switch {
@@ -255,7 +255,7 @@ func (k Key) block(raw []byte) (*keys.Block, error) {
 func (r Repository) check(raw []byte, now time.Time) error {
 	past, err := tuf.Recall(r.Name, []tuf.File{{Role: tuf.RoleRoot, Raw: raw}}, tuf.Options{Now: now})
 	if err != nil {
-		return damaged("%s: %v", r.Root.File, err)
+		return damaged("%s: %s", r.Root.File, said(err))
 	}
 	if version, ids := describeRoot(past); version != r.Root.Version || !slices.Equal(ids, r.Root.Keys) {
 		return damaged("%s is not the root that its manifest says", r.Root.File)

@@ -12,10 +12,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/traces"
 	"github.com/iechor/trust/tuf"
 )
@@ -98,6 +101,17 @@ func TestAudit(t *testing.T) {
 	}
 	if raw, err := json.Marshal(all[4]); err != nil || !strings.HasPrefix(string(raw), `{"anchor":"5:`) || !strings.Contains(string(raw), `"event":"signed"`) {
 		t.Errorf("JSON of a record = %s, %v", raw, err)
+	}
+}
+
+// What somebody wrote into the log as a time is not repeated as it stands.
+func TestAuditTimeThatIsNone(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"\x7f", strings.Repeat("2026-", 10_000)} {
+		_, err := readEntry(database.Link{ID: 7, Entry: []byte(`{"time":"` + at + `"}`)})
+		if !errors.Is(err, ErrAudit) || strings.ContainsFunc(err.Error(), unicode.IsControl) || !utf8.ValidString(err.Error()) || len(err.Error()) > 500 {
+			t.Errorf("readEntry with the time %.30q = %.500q, want ErrAudit in one short line", at, err)
+		}
 	}
 }
 

@@ -142,9 +142,11 @@ func auditLinks(ctx context.Context, db *database.DB, q AuditQuery) iter.Seq2[da
 	}
 }
 
+// readEntry reads what stands in the log. Its error is one line of bounded
+// length, though it can repeat what stands there.
 func readEntry(l database.Link) (e AuditEntry, err error) {
 	if err := json.Unmarshal(l.Entry, &e); err != nil {
-		return e, fmt.Errorf("%w: entry %d cannot be read: %w", ErrAudit, l.ID, err)
+		return e, fmt.Errorf("%w: entry %d cannot be read: %s", ErrAudit, l.ID, printable(err.Error()))
 	}
 	return e, nil
 }

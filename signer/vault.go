@@ -240,7 +240,7 @@ func (v *Vault) refused(resp *http.Response, path string, raw []byte) (again tim
 	return 0, fmt.Errorf("Vault refuses it (%d: %s)", status, said)
 }
 
-// printable makes text of another program fit for one line of a log.
+// printable makes text from elsewhere fit for one line of a log.
 func printable(s string) string {
 	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -249,7 +249,7 @@ func printable(s string) string {
 		return r
 	}, s)), " ")
 	if len(s) > 300 {
-		s = s[:300] + "…"
+		s = strings.ToValidUTF8(s[:300], "") + "…"
 	}
 	return s
 }

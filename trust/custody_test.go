@@ -343,6 +343,7 @@ func FuzzReadNotice(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		n, err := ReadNotice(raw)
 		if err != nil {
+			oneLine(t, raw, err)
 			return
 		}
 		if !n.GUN.Valid() || len(n.New) == 0 || !json.Valid(n.Bytes()) {
@@ -470,6 +471,7 @@ func FuzzReadTagList(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		list, err := ReadTagList(raw)
 		if err != nil {
+			oneLine(t, raw, err)
 			return
 		}
 		again, err := list.Bytes()

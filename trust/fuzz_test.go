@@ -29,6 +29,29 @@ func oneLine(t *testing.T, what any, err error) {
 	}
 }
 
+// A time that is none can be long, and the library repeats it with characters
+// that a terminal obeys.
+func TestTimeThatIsNoneIsOneLine(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"\x7f", strings.Repeat("2026-", 1000)} {
+		_, notice := ReadNotice([]byte(`{"signed":{"made":"` + at + `"},"signatures":[]}`))
+		_, list := ReadTagList([]byte(`{"made":"` + at + `"}`))
+		d := NewDir(filepath.Join(t.TempDir(), "trust"))
+		file := d.file(decisionsName(app))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(`{"made":[{"at":"`+at+`"}]}`), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		_, decided := d.decided(app)
+		for what, err := range map[string]error{"a notice": notice, "a list of tags": list, "decisions": decided} {
+			if err == nil || !strings.Contains(err.Error(), "parsing time") || len(err.Error()) > 1000 {
+				t.Errorf("%s of %.30q: %.300v, want a short error about the time", what, at, err)
+				continue
+			}
+			oneLine(t, what, err)
+		}
+	}
+}
+
 // FuzzStaged: a staged change means one thing, which survives being staged
 // again, or it is not understood.
 func FuzzStaged(f *testing.F) {

@@ -171,6 +171,7 @@ func FuzzReadProposal(f *testing.F) {
 			if !errors.Is(err, tuf.ErrMalformed) {
 				t.Errorf("%v is not about the proposal", err)
 			}
+			oneLine(t, raw, err)
 			return
 		}
 		passed(t, p)

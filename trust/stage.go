@@ -134,14 +134,22 @@ func (s *Staged) read(raw []byte) {
 	s.Change = f.change()
 }
 
-// strict decodes JSON that has no member twice and none that v lacks.
+// strict decodes JSON that has no member twice and none that v lacks. Its error
+// is one line of bounded length, though it can repeat what stands there.
 func strict(raw []byte, v any) error {
 	if _, err := tuf.Canonical(raw); err != nil {
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
-	return d.Decode(v)
+	if err := d.Decode(v); err != nil {
+		text := printable(err.Error())
+		if len(text) > 300 {
+			text = strings.ToValidUTF8(text[:300], "") + "…"
+		}
+		return errors.New(text)
+	}
+	return nil
 }
 
 // change says what a file means, nil if it is not understood.
