@@ -31,11 +31,11 @@ func newConfigCmd(a *app) *cobra.Command {
 		Short: "Say what is wrong with a configuration, before a start",
 		Long: `Example: iechor-trustd config check --config /etc/iechor-trustd/server.yaml
 
-Checks the configuration of a server or of a signer, whose file has
-key-encryption-key: keys and values, certificates, rules and secrets that it
-names, and the variables IECHOR_TRUSTD_… of this environment. Databases and
-the server's signer are not connected to. Prints a line for each thing that is wrong, and
-then ends with status 1.`,
+Checks the configuration of a server or of a signer, whose file has identities:
+keys and values, certificates, rules and secrets that it names, and the
+variables IECHOR_TRUSTD_… of this environment. Databases and the server's signer
+are not connected to. Prints a line for each thing that is wrong, and then ends
+with status 1.`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
@@ -50,7 +50,7 @@ then ends with status 1.`,
 }
 
 // isSignerConfig says whether a configuration file is a signer's: only that has
-// a key-encryption-key.
+// identities, which stand nowhere else, or a key-encryption-key.
 func isSignerConfig(file string) (bool, error) {
 	raw, err := readBounded(file)
 	if err != nil {
@@ -62,7 +62,7 @@ func isSignerConfig(file string) (bool, error) {
 	}
 	if doc != nil {
 		for i := 0; i+1 < len(doc.Content); i += 2 {
-			if doc.Content[i].Value == "key-encryption-key" {
+			if name := doc.Content[i].Value; name == "key-encryption-key" || name == "identities" {
 				return true, nil
 			}
 		}
@@ -156,10 +156,11 @@ func (a *app) checkStorage(setting string) error {
 	if setting == "" {
 		return errors.New("storage is not set: sqlite:FILE, postgres://… or mysql://…")
 	}
-	if _, err := drivers.Parse(setting, a.env); err != nil {
-		return fmt.Errorf("storage: %w", err)
+	at, err := drivers.Parse(setting, a.env)
+	if err != nil {
+		return err
 	}
-	return nil
+	return at.Check()
 }
 
 // checkAddress demands host:port; empty is none.

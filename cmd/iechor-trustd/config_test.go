@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -51,6 +52,32 @@ idle: 3d
 	check("bad.yaml", exitFailed, "metrics-listen", "loud", `identities lacks "unix"`, `"rule" is not a right`, "storage is not set", "key-encryption-key: ")
 	write(t, s.file("bad.yaml"), s.expand("authentication: certificate, token\nhtpasswd: {file: DIR/none}\nplaintext: true\nstorage: sqlite:x\nsigner: {url: unix:/x}\n"))
 	check("bad.yaml", exitFailed, "htpasswd.file is set, and authentication is certificate, token", "token.keys is not set", "client-ca is not set", "access is not set")
+	// What a storage setting names is opened, in the place where it stands.
+	server, err := os.ReadFile(s.file("server.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := func(storage string) {
+		t.Helper()
+		write(t, s.file("bad.yaml"), regexp.MustCompile(`(?m)^storage: .*$`).ReplaceAllLiteralString(string(server), "storage: "+s.expand(storage)))
+	}
+	on("postgres://u@db.example/d?tls_ca=DIR/none")
+	check("bad.yaml", exitFailed, "storage: tls_ca: open "+s.file("none"))
+	on("mysql://u@db.example/d?tls_certificate=DIR/server.crt&tls_key=DIR/site-ca.crt")
+	check("bad.yaml", exitFailed, "storage: tls_certificate: ")
+	on("postgres://u@db.example/d?tls_ca=DIR/site-ca.crt&tls_certificate=DIR/server.crt&tls_key=DIR/server.key")
+	check("bad.yaml", 0, "bad.yaml can be the configuration of a trust server")
+	on("oracle:x")
+	check("bad.yaml", exitFailed, "storage: it must be sqlite:FILE")
+	if _, stdout, _ := runApp(t, nil, "config", "check", "--config", s.file("bad.yaml")); strings.Count(stdout, "storage: ") != 1 {
+		t.Errorf("config check says it twice: %s", stdout)
+	}
+	// A signer's key may be named by a variable alone.
+	write(t, s.file("bad.yaml"), "identities: {a: [sign]}\n")
+	if status, stdout, _ := runApp(t, map[string]string{"IECHOR_TRUSTD_KEY_ENCRYPTION_KEY": "env:KEY", "KEY": kek("0123456789abcdef")},
+		"config", "check", "--config", s.file("bad.yaml")); status != exitFailed || strings.Contains(stdout, "identities") || strings.Contains(stdout, "key-encryption-key") {
+		t.Errorf("config check of a signer's with its key in a variable = %d\n%s", status, stdout)
+	}
 	if status, _, stderr := runApp(t, nil, "config", "check"); status != exitUsage || !strings.Contains(stderr, "--config must name") {
 		t.Errorf("config check without a file = %d %s", status, stderr)
 	}

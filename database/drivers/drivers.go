@@ -152,6 +152,15 @@ func (a *Address) dialer() *net.Dialer {
 	}
 }
 
+// Check reads the files that the setting names, as opening the database would.
+// It does not connect.
+func (a *Address) Check() error {
+	if _, err := a.tlsConfig(""); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	return nil
+}
+
 // tlsConfig returns how the server of that name is spoken to; nil: without TLS.
 func (a *Address) tlsConfig(host string) (*tls.Config, error) {
 	if !a.TLS {
