@@ -47,7 +47,7 @@ func EncodeChanges(records []ChangeRecord) ([]byte, error) {
 const MaxChangesBody = MaxChanges * 1024
 
 // DecodeChanges reads the body of a changefeed. What it returns has valid
-// names and ids that are numbers.
+// names and ids that are numbers. Its error is one short line.
 func DecodeChanges(raw []byte) ([]ChangeRecord, error) {
 	var list struct {
 		Records []struct {
@@ -57,7 +57,7 @@ func DecodeChanges(raw []byte) ([]ChangeRecord, error) {
 		} `json:"records"`
 	}
 	if err := json.Unmarshal(raw, &list); err != nil {
-		return nil, fmt.Errorf("changefeed: %w", err)
+		return nil, fmt.Errorf("changefeed: %.300q", err) // quoted: it repeats a time that is none as it stands
 	}
 	var all []ChangeRecord
 	for _, r := range list.Records {

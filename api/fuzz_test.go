@@ -14,10 +14,22 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
+// A server's time that is none is not repeated as it stands, nor at length.
+func TestChangesErrorIsOneLine(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"\x7f", strings.Repeat("2026-", 10_000)} {
+		_, err := DecodeChanges([]byte(`{"records":[{"CreatedAt":"` + at + `"}]}`))
+		if err == nil || !strings.Contains(err.Error(), "parsing time") || strings.ContainsFunc(err.Error(), unicode.IsControl) || len(err.Error()) > 1000 {
+			t.Errorf("DecodeChanges with the time %.30q = %.1000q, want a short line", at, err)
+		}
+	}
+}
+
 // What a client is answered, it understands in bounded form, and can say
 // again; and a query for changes has bounds.
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"count":1,"records":[{"ID":"7","CreatedAt":"2026-11-28T12:00:00Z","GUN":"a/b","Version":3,"SHA256":"ab","Category":"update"}]}`), "change_id=7&records=-5")
+	f.Add([]byte("{\"records\":[{\"CreatedAt\":\"\x7f\"}]}"), "")
 	f.Add([]byte(`{"errors":[{"code":"INVALID_UPDATE","message":"m","detail":{"Name":"ErrBadTargets","Error":{"Msg":"x"}}}]}`), "change_id=x&records=0")
 	f.Add([]byte(`{"errors":[{"code":"VERSION","message":"m","detail":{}}]}`), "records=99999999999999999999&change_id=-1")
 	f.Add([]byte(`{"keytype":"ecdsa","keyval":{"public":"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEgl3rzMPMEKhS1k/AX16MM4PdidpjJr+z4pj0Td+30QnpbOIARgpyR1PiFztU8BZlqG3cUazvFclr2q/xHvfrqw==","private":null}}`), "")
