@@ -95,9 +95,14 @@ func (s *Server) look(ctx context.Context) map[string]string {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
+	var store, keys error
+	var asked sync.WaitGroup // both at once, or one that is silent would take the other's time
+	asked.Go(func() { store = s.c.Store.Ping(ctx) })
+	asked.Go(func() { keys = s.c.Keys.Ping(ctx) })
+	asked.Wait()
 	faults := map[string]string{}
-	for name, ping := range map[string]func(context.Context) error{"DB operational": s.c.Store.Ping, "Trust operational": s.c.Keys.Ping} {
-		if err := ping(ctx); err != nil {
+	for name, err := range map[string]error{"DB operational": store, "Trust operational": keys} {
+		if err != nil {
 			s.c.Log.ErrorContext(ctx, "health check", "check", name, "err", err)
 			faults[name] = "not reachable"
 		}

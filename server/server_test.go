@@ -1,18 +1,22 @@
 package server
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/metrics/metricstest"
+	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/storage/storagetest"
 	"github.com/iechor/trust/tuf"
 )
@@ -155,6 +159,30 @@ func TestHealth(t *testing.T) {
 		t.Errorf("health after recovery = %d", code)
 	}
 }
+
+// A store that is silent takes the time of the look at the store, and not that
+// of the look at the signer, which is well.
+func TestHealthOfSilentStore(t *testing.T) {
+	t.Parallel()
+	for range 8 { // the order in which the two are asked must not matter
+		synctest.Test(t, func(t *testing.T) {
+			var s Server
+			s.c = Config{Store: silent{}, Keys: honestPing{}, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+			begin := time.Now()
+			if got := s.look(t.Context()); len(got) != 1 || got["DB operational"] == "" || time.Since(begin) > 5*time.Second {
+				t.Errorf("look = %v after %v, want the store's fault alone", got, time.Since(begin))
+			}
+		})
+	}
+}
+
+type silent struct{ storage.Store }
+
+func (silent) Ping(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+type honestPing struct{ Keys }
+
+func (honestPing) Ping(ctx context.Context) error { return ctx.Err() }
 
 // Readiness goes with the store, the signer and the wish to stop; being alive
 // does not.
