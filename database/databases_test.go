@@ -248,3 +248,42 @@ func TestReadOnly(t *testing.T) {
 		})
 	}
 }
+
+// Upsert inserts what is new, sets the rest of what is there, and takes more
+// rows than fit into one statement.
+func TestUpsert(t *testing.T) {
+	t.Parallel()
+	table := fstest.MapFS{"0001_pairs.sql": {Data: []byte(
+		"CREATE TABLE pairs (a BIGINT NOT NULL, b {name} NOT NULL, n BIGINT NOT NULL, word {name} NOT NULL, PRIMARY KEY (a, b)) {table};\n")}}
+	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
+		d := databasetest.Open(t, fresh(t))
+		if err := d.Migrate(t.Context(), "test", table); err != nil {
+			t.Fatal(err)
+		}
+		const rows = 700
+		put := func(from, to, n int, word string) {
+			t.Helper()
+			var all [][]any
+			for i := from; i < to; i++ {
+				all = append(all, []any{i, "b", n, word})
+			}
+			if err := d.Update(t.Context(), func(x *database.Tx) error {
+				return x.Upsert(t.Context(), "pairs", []string{"a", "b"}, []string{"n", "word"}, all)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(0, rows, 1, "one")
+		put(rows/2, rows+rows/2, 2, "two")
+		put(0, 0, 3, "nothing")
+		var first, second int
+		if err := d.View(t.Context(), func(x *database.Tx) error {
+			return x.QueryRow(t.Context(), "SELECT SUM(CASE WHEN n = 1 AND word = 'one' THEN 1 ELSE 0 END), SUM(CASE WHEN n = 2 AND word = 'two' THEN 1 ELSE 0 END) FROM pairs").Scan(&first, &second)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if first != rows/2 || second != rows {
+			t.Errorf("%d rows are as they were first, %d as they were last; want %d and %d", first, second, rows/2, rows)
+		}
+	})
+}

@@ -51,6 +51,10 @@ var errNoAnswer = errors.New("the transaction that this was part of did not end 
 // Do has q run in one of the next batches, and returns what became of it. The
 // error is ctx's only if q was not run, and never will be.
 func (g *Group[Q, A]) Do(ctx context.Context, q Q) (A, error) {
+	var none A
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
 	m := &member[Q, A]{q: q, lead: make(chan struct{}), done: make(chan struct{}), answer: Answer[A]{Err: errNoAnswer}}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, m)
@@ -64,7 +68,6 @@ func (g *Group[Q, A]) Do(ctx context.Context, q Q) (A, error) {
 		g.run(ctx, m)
 	case <-ctx.Done():
 		if g.leave(m) {
-			var none A
 			return none, ctx.Err()
 		}
 		<-m.done

@@ -117,7 +117,9 @@ func TestGroupLeave(t *testing.T) {
 		}
 		ended, end := context.WithCancel(t.Context())
 		end()
-		_, _ = g.Do(ended, "x") // either is right: it was run, or it was not
+		if _, err := g.Do(ended, "x"); !errors.Is(err, context.Canceled) {
+			t.Errorf("who came with an ended context got %v", err)
+		}
 		if _, err := g.Do(t.Context(), "y"); err != nil {
 			t.Errorf("after one who came with an ended context: %v", err)
 		}

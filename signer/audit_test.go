@@ -350,14 +350,12 @@ func TestAuditRetention(t *testing.T) {
 	}
 }
 
-// Where several write at once entries wait for their place, and no signature
-// leaves before its entry has it: also when the process that made it is gone.
-func TestAuditWaiting(t *testing.T) {
+// Several signers write to one log, and no signature leaves before its entry is
+// in it.
+func TestAuditTogether(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.table.testOnlyWaiting = true
 	second := openTable(t, w.path, testKEK(t, 1))
-	second.testOnlyWaiting = true
 	services := []*Service{w.Service, w.service(t, second, nil)}
 	var all sync.WaitGroup
 	const each = 4
@@ -396,6 +394,30 @@ func TestAuditWaiting(t *testing.T) {
 	last := w.trail(t, AuditQuery{GUN: app})
 	if len(last) != 3 || last[2].Event != AuditSigned || last[2].Payload != payloadHash(r.Payload) {
 		t.Errorf("the log of %s: %v", app, events(last))
+	}
+}
+
+// What an earlier version left waiting for its place in the log, when it was
+// ended, is given it.
+func TestAuditLeftWaiting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	newServer(t, w, w, app)
+	for _, e := range []string{"2", "1"} {
+		if _, err := w.table.db.SQL().Exec("INSERT INTO signer_audit_waiting (id, at, gun, entry) VALUES (?, ?, ?, ?)",
+			e, e, app, []byte(`{"time":"2026-11-22T12:00:00Z","event":"signed","gun":"registry.example/app","role":"snapshot","version":`+e+`}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		openTable(t, w.path, testKEK(t, 1))
+		want := []string{
+			"created registry.example/app timestamp 0", "created registry.example/app snapshot 0",
+			"signed registry.example/app snapshot 1", "signed registry.example/app snapshot 2",
+		}
+		if d := cmp.Diff(want, events(w.trail(t, AuditQuery{}))); d != "" {
+			t.Errorf("audit log (-want +got):\n%s", d)
+		}
 	}
 }
 

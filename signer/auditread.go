@@ -413,11 +413,8 @@ func (t *Table) CutAudit(ctx context.Context, before, now time.Time) (removed in
 }
 
 func (t *Table) cutSome(ctx context.Context, before, now time.Time) (n int, err error) {
-	err = t.db.Update(ctx, func(x *database.Tx) error {
+	err = t.write(ctx, func(x *database.Tx) error {
 		n = 0
-		if err := t.auditTurn(ctx, x); err != nil {
-			return err
-		}
 		old, err := auditLog.Read(ctx, x, database.ChainQuery{Limit: maxCut})
 		if err != nil {
 			return err

@@ -26,10 +26,10 @@ func (t *Table) ImportFloor(ctx context.Context, gun tuf.GUN, timestamp, snapsho
 			if err != nil || seq != 0 {
 				return err
 			}
-			if err := t.setFloors(ctx, x, gun, incarnation, 0, floors{
+			if err := putLedger(ctx, x, map[ledgerKey]ledgerRow{{gun, incarnation}: {seq: 1, floors: floors{
 				timestampSigned: timestamp, timestampConfirmed: timestamp,
 				snapshotSigned: snapshot, snapshotConfirmed: snapshot, snapshotNamed: snapshot,
-			}); err != nil {
+			}}}); err != nil {
 				return err
 			}
 			return t.record(ctx, x, AuditEntry{Time: now, Event: AuditImported, GUN: gun, Role: tuf.RoleTimestamp, Version: timestamp})

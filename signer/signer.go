@@ -69,7 +69,8 @@
 // identity.
 //
 // Read claim.go for what a request must be in itself, judge.go for the rules,
-// table.go and ledger.go for what is kept, kek.go, datakey.go, rewrap.go and
+// batch.go for how what comes at once is signed together, table.go and
+// ledger.go for what is kept, kek.go, datakey.go, rewrap.go and
 // tokenkeys.go for how, audit.go and auditread.go for the log, rights.go,
 // handler.go, limits.go and client.go for the wire, monitor.go and metrics.go
 // for who watches.
@@ -271,7 +272,7 @@ func (s *Service) sign(ctx context.Context, who string, r api.SignRequest) (tuf.
 	if err != nil {
 		return fail(err)
 	}
-	sig, public, again, err := s.table.sign(ctx, who, c, now)
+	signed, err := s.table.sign(ctx, who, c, now)
 	var restored *api.RestoredError
 	if errors.As(err, &restored) {
 		// Returned as well: the caller cannot do anything about it, people can.
@@ -286,8 +287,8 @@ func (s *Service) sign(ctx context.Context, who string, r api.SignRequest) (tuf.
 		}
 	}
 	s.counters.signed.Add(string(r.Role))
-	s.log.InfoContext(ctx, "signed", "identity", who, "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", again)
-	return sig, public, nil
+	s.log.InfoContext(ctx, "signed", "identity", who, "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", signed.again)
+	return signed.sig, signed.public, nil
 }
 
 // Forget is called after a repository was deleted: its pending keys are

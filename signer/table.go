@@ -30,9 +30,8 @@ var migrations embed.FS
 type Table struct {
 	db       *database.DB
 	kek      *KEK
-	settling settling
-
-	testOnlyWaiting bool // audit entries wait for their place on SQLite too
+	signings database.Group[signing, signed]
+	verified tuf.Verified // of published timestamps
 }
 
 // Database returns the database that t was opened with.
@@ -57,13 +56,18 @@ func OpenTable(ctx context.Context, db *database.DB, kek *KEK) (*Table, error) {
 	if err := Migrate(ctx, db); err != nil {
 		return nil, err
 	}
-	t := &Table{db: db, kek: kek, settling: settling{turn: make(chan struct{}, 1)}}
+	t := &Table{db: db, kek: kek}
+	t.signings.Run, t.signings.Most = t.signAll, batchMost
+	t.signings.Key = func(q signing) string { return string(q.GUN) }
 	var err error
 	for range 2 { // another process may record the same key meanwhile
 		err = db.Update(ctx, func(x *database.Tx) error { return t.checkKEK(ctx, x) })
 		if !database.IsUnique(err) {
 			break
 		}
+	}
+	if err == nil {
+		err = t.drain(ctx)
 	}
 	if err != nil {
 		return nil, err

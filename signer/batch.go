@@ -1,0 +1,330 @@
+package signer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/traces"
+	"github.com/iechor/trust/tuf"
+)
+
+// Bounds of what is signed in one transaction.
+const (
+	batchMost  = 64
+	batchLimit = 20 * time.Second
+)
+
+// A signing is a claim that is to be signed.
+type signing struct {
+	*claim
+	who     string
+	now     time.Time
+	request string         // under which id the logs have it
+	sum     [32]byte       // of the payload
+	made    *tuf.Signature // on a token; it is nobody's before it is in the ledger
+}
+
+// A signed claim has its signature in the ledger and in the audit log.
+type signed struct {
+	sig    tuf.Signature
+	public tuf.PublicKey
+	again  bool // it is an earlier answer
+}
+
+// sign judges c and signs it, together with others that come at this moment.
+// When it returns a signature, the ledger and the audit log durably say so
+// (first the ledger, then the answer: a signature that left is never
+// forgotten).
+//
+// Beside the errors of [judge] it returns one matching tuf.ErrNoKey.
+func (t *Table) sign(ctx context.Context, who string, c *claim, now time.Time) (s signed, err error) {
+	q := signing{claim: c, who: who, now: now, request: traces.ID(ctx), sum: sha256.Sum256(c.Payload)}
+	for range 5 {
+		s, err = t.signings.Do(ctx, q)
+		// A token is not asked while a transaction is open. All is judged again
+		// afterwards, with what the ledger says then.
+		if on := new(onToken); errors.As(err, &on) {
+			var made tuf.Signature
+			if made, err = t.signOnToken(ctx, &on.key, c.Payload); err != nil {
+				return signed{}, err
+			}
+			q.made, err = &made, errMoved
+		}
+		// What keeps the key-encryption key may be slow, and is not asked
+		// while a transaction is open either.
+		if closed := new(notOpened); errors.As(err, &closed) {
+			if err = t.open(ctx, closed.id, false); err != nil {
+				return signed{}, err
+			}
+			err = errMoved
+		}
+		// Also where it is not known whether it was committed: then the answer
+		// is found, or made now.
+		if !errors.Is(err, errMoved) && !errors.Is(err, database.ErrUncertain) && !database.IsUnique(err) {
+			break
+		}
+	}
+	return s, err
+}
+
+// signAll signs what came together in one transaction. What fails for all, and
+// may do so because of one of them, is tried one by one.
+func (t *Table) signAll(ctx context.Context, batch []signing) (all []database.Answer[signed]) {
+	ctx, cancel := context.WithTimeout(ctx, batchLimit)
+	defer cancel()
+	err := t.write(ctx, func(x *database.Tx) (err error) {
+		all, err = t.signOnce(ctx, x, batch)
+		return err
+	})
+	if err == nil {
+		return all
+	}
+	common := errors.Is(err, database.ErrUncertain) || errors.Is(err, database.ErrUnavailable) || ctx.Err() != nil
+	all = make([]database.Answer[signed], len(batch))
+	for i := range batch {
+		if common || len(batch) == 1 {
+			all[i].Err = err
+		} else {
+			all[i] = t.signAll(ctx, batch[i:i+1])[0]
+		}
+	}
+	return all
+}
+
+// signOnce is signAll in a transaction. Its error is that of the transaction;
+// a claim that is refused changes nothing.
+func (t *Table) signOnce(ctx context.Context, x *database.Tx, batch []signing) ([]database.Answer[signed], error) {
+	known, err := recallAll(ctx, x, batch)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]database.Answer[signed], len(batch))
+	w := writes{ledger: map[ledgerKey]ledgerRow{}}
+	for i := range batch {
+		all[i].Value, all[i].Err = t.signOne(ctx, known, &batch[i], &w)
+	}
+	return all, t.put(ctx, x, &w)
+}
+
+// What is known of the repositories of a batch.
+type known struct {
+	keys       map[tuf.GUN][]keyRow // all that are not dropped; of timestamp keys, those used last come first
+	ledger     map[ledgerKey]ledgerRow
+	statements map[[32]byte][]statementRow // by the hash of the payload
+}
+
+type ledgerKey struct {
+	gun         tuf.GUN
+	incarnation int64
+}
+
+// A ledgerRow is what the ledger says of an incarnation. seq counts the changes.
+type ledgerRow struct {
+	floors
+	seq int64
+}
+
+// A statementRow is a signature that was made.
+type statementRow struct {
+	ledgerKey
+	role    tuf.RoleName
+	version int64
+	key     tuf.CanonicalID
+	sig     tuf.Signature
+}
+
+// writes are what a batch changes.
+type writes struct {
+	ledger     map[ledgerKey]ledgerRow
+	statements []any
+	active     []any // ids of keys that were pending
+	entries    []AuditEntry
+	now        time.Time
+}
+
+// recallAll reads what the batch is judged by.
+func recallAll(ctx context.Context, x *database.Tx, batch []signing) (*known, error) {
+	k := &known{map[tuf.GUN][]keyRow{}, map[ledgerKey]ledgerRow{}, map[[32]byte][]statementRow{}}
+	var guns, sums []any
+	for _, q := range batch {
+		if !slices.Contains(guns, any(string(q.GUN))) {
+			guns = append(guns, string(q.GUN))
+		}
+		sums = append(sums, q.sum[:])
+		if q.snapshot != nil {
+			sum := sha256.Sum256(q.snapshot.Canonical)
+			sums = append(sums, sum[:])
+		}
+	}
+	in := " IN (" + database.List(len(guns), "?") + ")"
+	keys, err := keyRows(ctx, x, "SELECT "+keyColumns+" FROM signer_keys WHERE gun"+in+" AND state <> ? ORDER BY first_used_at DESC, id", append(guns, dropped)...)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		k.keys[key.gun] = append(k.keys[key.gun], key)
+	}
+	if err := k.readLedger(ctx, x, "SELECT gun, incarnation, seq, "+floorColumns+" FROM signer_ledger WHERE gun"+in, guns); err != nil {
+		return nil, err
+	}
+	return k, k.readStatements(ctx, x, sums)
+}
+
+func (k *known) readLedger(ctx context.Context, x *database.Tx, query string, guns []any) error {
+	rows, err := x.Query(ctx, query, guns...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var at ledgerKey
+		var r ledgerRow
+		if err := rows.Scan(append([]any{&at.gun, &at.incarnation, &r.seq}, r.columns()...)...); err != nil {
+			return err
+		}
+		k.ledger[at] = r
+	}
+	return rows.Err()
+}
+
+func (k *known) readStatements(ctx context.Context, x *database.Tx, sums []any) error {
+	rows, err := x.Query(ctx, "SELECT gun, incarnation, role, version, key_id, payload, method, signature FROM signer_statements WHERE payload IN ("+
+		database.List(len(sums), "?")+")", sums...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s statementRow
+		var payload []byte
+		if err := rows.Scan(&s.gun, &s.incarnation, &s.role, &s.version, &s.key, &payload, &s.sig.Method, &s.sig.Value); err != nil {
+			return err
+		}
+		if len(payload) == 32 {
+			k.statements[[32]byte(payload)] = append(k.statements[[32]byte(payload)], s)
+		}
+	}
+	return rows.Err()
+}
+
+// signOne judges q by what is known, signs it, and adds what has to be written.
+// No two of a batch are of the same repository.
+func (t *Table) signOne(ctx context.Context, known *known, q *signing, w *writes) (s signed, err error) {
+	keys := known.keys[q.GUN]
+	i := slices.IndexFunc(keys, func(k keyRow) bool { return k.id == q.Key && k.role == q.Role })
+	if i < 0 {
+		return s, fmt.Errorf("%w: the signer has no %s key %s for %s", tuf.ErrNoKey, q.Role, q.Key.Short(), q.GUN)
+	}
+	k := &keys[i]
+	s.public = k.public
+	at := ledgerKey{q.GUN, k.incarnation}
+	for _, r := range known.statements[q.sum] {
+		if r.ledgerKey == at && r.role == k.role && r.version == q.payload.Version && r.key == k.id {
+			s.sig, s.again = r.sig, true
+			s.sig.KeyID = k.public.ID()
+			return s, nil
+		}
+	}
+	row := known.ledger[at]
+	next, err := judge(q.claim, row.floors, t.prover(known, q.claim, k))
+	if err != nil {
+		return signed{}, err
+	}
+	if err := known.ownSnapshot(q.claim); err != nil {
+		return signed{}, err
+	}
+	if s.sig, err = t.signature(ctx, k, q); err != nil {
+		return signed{}, err
+	}
+	w.ledger[at] = ledgerRow{next, row.seq + 1}
+	w.statements = append(w.statements, q.GUN, k.incarnation, q.Role, q.payload.Version, k.id, q.sum[:], s.sig.Method, s.sig.Value, q.payload.Expires.Unix(), q.now.Unix())
+	if k.state == pending {
+		w.active = append(w.active, k.id)
+	}
+	w.now = q.now
+	w.entries = append(w.entries, AuditEntry{
+		Time: q.now, Event: AuditSigned, Identity: q.who, GUN: q.GUN, Role: q.Role, Version: q.payload.Version, Key: k.id,
+		Payload: hex.EncodeToString(q.sum[:]), Expires: &q.payload.Expires, Request: q.request,
+	})
+	return s, nil
+}
+
+// put writes what a batch changes: the ledger, the signatures, the keys that
+// are in use since, the audit log.
+func (t *Table) put(ctx context.Context, x *database.Tx, w *writes) error {
+	if len(w.entries) == 0 {
+		return nil
+	}
+	if err := putLedger(ctx, x, w.ledger); err != nil {
+		return err
+	}
+	if _, err := x.Exec(ctx, `INSERT INTO signer_statements (gun, incarnation, role, version, key_id, payload, method, signature, expires_at, signed_at) VALUES `+
+		database.List(len(w.entries), "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"), w.statements...); err != nil {
+		return err
+	}
+	if len(w.active) > 0 {
+		res, err := x.Exec(ctx, "UPDATE signer_keys SET state = ?, slot = NULL, first_used_at = ? WHERE state = ? AND id IN ("+database.List(len(w.active), "?")+")",
+			append([]any{active, w.now.Unix(), pending}, w.active...)...)
+		if err := met(len(w.active), res, err); err != nil {
+			return err
+		}
+	}
+	return t.record(ctx, x, w.entries...)
+}
+
+// signature signs with a key that is wrapped here. For one on a token the
+// error is an *onToken, until there is a signature.
+func (t *Table) signature(ctx context.Context, k *keyRow, q *signing) (tuf.Signature, error) {
+	if k.token != "" {
+		if q.made == nil {
+			return tuf.Signature{}, &onToken{*k}
+		}
+		return *q.made, nil
+	}
+	s, err := t.signer(k)
+	if err != nil {
+		return tuf.Signature{}, err
+	}
+	return s.Sign(ctx, q.Payload)
+}
+
+// ownSnapshot refuses a timestamp over a snapshot that was signed here for
+// another repository. One that was not signed here is its owners' business.
+func (k *known) ownSnapshot(c *claim) error {
+	if c.snapshot == nil {
+		return nil
+	}
+	of := k.statements[sha256.Sum256(c.snapshot.Canonical)]
+	if len(of) > 0 && !slices.ContainsFunc(of, func(s statementRow) bool { return s.gun == c.GUN }) {
+		return refuse("the snapshot is one of %s", of[0].gun)
+	}
+	return nil
+}
+
+// prover finds the incarnation whose key signed the base timestamp, be it the
+// key that is to sign now, one that was rotated out, or one of a deleted
+// repository, and returns its floors; nil if there is no such key. k is the key
+// that is to sign.
+func (t *Table) prover(known *known, c *claim, k *keyRow) *floors {
+	if c.base == nil {
+		return nil
+	}
+	// Those in use are of one incarnation, and were used last.
+	for _, key := range known.keys[c.GUN] {
+		if key.role != tuf.RoleTimestamp || key.state == pending {
+			continue
+		}
+		role := tuf.NewRole(tuf.RoleTimestamp, 1, key.public)
+		if _, err := tuf.VerifyFile(c.Timestamp, role, tuf.Options{Verified: &t.verified}); err == nil {
+			of := known.ledger[ledgerKey{c.GUN, key.incarnation}].floors
+			return &of
+		}
+	}
+	return nil
+}
