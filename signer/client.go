@@ -273,7 +273,7 @@ func (c *Client) once(ctx context.Context, method, path string, question, answer
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return err
+		return away(ctx, err)
 	}
 	if len(raw) > maxAnswer {
 		return errors.New("the signer's answer is too large")

@@ -525,3 +525,34 @@ func TestClientChecksAnswers(t *testing.T) {
 		}
 	}
 }
+
+// A signer that dies in the middle of its answer is away, as one that does not
+// answer: the same call can be made again.
+func TestAnswerIsCutOff(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "signer") // t.TempDir is too long a path for a socket on some systems
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Skip("no Unix sockets here: ", err)
+	}
+	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, `{"rights":["si`) // the test fails if it does not arrive
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	go func() { _ = h.Serve(l) }() // until Close
+	t.Cleanup(func() { _ = h.Close() })
+	c, err := Dial("unix:"+l.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Ping(t.Context()); !errors.Is(err, api.ErrUnavailable) || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Ping = %v, want ErrUnavailable", err)
+	}
+}
