@@ -245,11 +245,15 @@ func content(t tuf.Target) string {
 	return text
 }
 
+func neverPublished(gun tuf.GUN) error {
+	return cannot(fmt.Sprintf("%s was never published: there is nothing that others could judge a proposal by", gun), "publish it once without --propose")
+}
+
 // propose makes the changes of plan into a file for others to sign.
 func (d *desk) propose(ctx context.Context, repo *repository, plan trust.Plan, file string) error {
 	p, err := repo.Propose(ctx, plan)
 	if errors.Is(err, trust.ErrNotSigned) {
-		return cannot(fmt.Sprintf("%s was never published: there is nothing that others could judge a proposal by", repo.GUN()), "publish it once without --propose")
+		return neverPublished(repo.GUN())
 	}
 	if err != nil {
 		return repo.about(err)
@@ -273,7 +277,8 @@ func addProposeFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "propose", "", "publish nothing: write `file`, for others to sign with \"iechor trust cosign\"")
 }
 
-// newPath refuses a file that is there before anybody is asked for anything.
+// newPath refuses a file that is there before anybody is asked for anything; an
+// empty path is none.
 func newPath(path string) error {
 	if _, err := os.Lstat(path); path == "" || errors.Is(err, fs.ErrNotExist) {
 		return nil

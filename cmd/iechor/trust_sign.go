@@ -115,6 +115,9 @@ var errDigestReference = &statedError{sentence: "cannot use a digest reference f
 // trustSign signs one repository after the other, in the order of their first
 // tags. What goes wrong with one does not stop the others.
 func (a *app) trustSign(ctx context.Context, o signOptions) (err error) {
+	if err := newPath(o.propose); err != nil {
+		return err
+	}
 	d, err := a.desk()
 	if err != nil {
 		return err
@@ -161,6 +164,9 @@ func (d *desk) signRepository(ctx context.Context, o signOptions) error {
 	if err != nil && !errors.Is(err, trust.ErrNotSigned) {
 		return s.failed(err)
 	}
+	if set == nil && o.propose != "" {
+		return neverPublished(repo.GUN())
+	}
 	if err := s.as(ctx, o, set); err != nil {
 		return s.failed(err)
 	}
@@ -205,9 +211,6 @@ func (d *desk) signRepository(ctx context.Context, o signOptions) error {
 
 // proposeTags is for signatures that others have to add theirs to.
 func (s *signing) proposeTags(ctx context.Context, o signOptions, local []*item) error {
-	if err := newPath(o.propose); err != nil {
-		return err
-	}
 	if len(local) > 0 {
 		if err := s.upload(ctx, pushOptions{ref: o.refs[0]}, local); err != nil {
 			return err

@@ -51,6 +51,9 @@ with "iechor trust reset".`,
 // publishStaged shows what would disappear, publishes, and sees that what was
 // staged is what consumers get.
 func (a *app) publishStaged(ctx context.Context, o publishOptions) (err error) {
+	if err := newPath(o.propose); err != nil {
+		return err
+	}
 	d, err := a.desk()
 	if err != nil {
 		return err
@@ -85,9 +88,6 @@ func (a *app) publishStaged(ctx context.Context, o publishOptions) (err error) {
 		return unlessAborted(err)
 	}
 	if o.propose != "" {
-		if err := newPath(o.propose); err != nil {
-			return err
-		}
 		return d.propose(ctx, repo, func(*tuf.Set) ([]tuf.Change, error) { return changes, nil }, o.propose)
 	}
 	fmt.Fprintf(d.out, "Pushing changes to %s\n", repo.GUN())
