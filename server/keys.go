@@ -98,7 +98,7 @@ func (s *Server) activeKey(ctx context.Context, state *storage.State, role tuf.R
 	}
 	def, _ := past.Role(role)
 	for _, k := range def.Keys {
-		held, err := s.c.Keys.Holds(ctx, gun, role, k.CanonicalID())
+		held, err := s.holds(ctx, state, gun, role, k.CanonicalID())
 		if err != nil {
 			return tuf.PublicKey{}, false, fmt.Errorf("ask the signer for key %s: %w", k.CanonicalID(), err)
 		}

@@ -118,7 +118,7 @@ func (s *Server) publishNothing(ctx context.Context, gun tuf.GUN) error {
 		return noRoot()
 	}
 	role, _ := b.past.Role(tuf.RoleSnapshot)
-	held, err := s.holdsAny(ctx, gun, role)
+	held, err := s.holdsAny(ctx, b.state, gun, role)
 	if err == nil && !held {
 		err = noSnapshot()
 	}
@@ -331,7 +331,7 @@ func (s *Server) adopt(ctx context.Context, b *base, up upload, now time.Time) (
 	}
 	if !up.has(tuf.RoleSnapshot) {
 		if role, ok := d.Role(tuf.RoleSnapshot); ok {
-			held, err := s.holdsAny(ctx, b.gun, role)
+			held, err := s.holdsAny(ctx, b.state, b.gun, role)
 			if err != nil {
 				return nil, err
 			}
@@ -343,9 +343,9 @@ func (s *Server) adopt(ctx context.Context, b *base, up upload, now time.Time) (
 	return nil, versionClash()
 }
 
-func (s *Server) holdsAny(ctx context.Context, gun tuf.GUN, role tuf.Role) (bool, error) {
+func (s *Server) holdsAny(ctx context.Context, state *storage.State, gun tuf.GUN, role tuf.Role) (bool, error) {
 	for _, k := range role.Keys {
-		held, err := s.c.Keys.Holds(ctx, gun, role.Name, k.CanonicalID())
+		held, err := s.holds(ctx, state, gun, role.Name, k.CanonicalID())
 		if held || err != nil {
 			return held, err
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/iechor/trust/api"
-	"github.com/iechor/trust/metrics"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -14,19 +13,18 @@ import (
 // what the signer needs to judge it: the published state that it builds on,
 // and for a timestamp the new snapshot.
 type ring struct {
-	keys Keys
+	s    *Server
 	base *base
 	// snapshots are those that a new timestamp may name.
 	snapshots [][]byte
 	payload   []byte          // of the snapshot that is being signed
 	sigs      []tuf.Signature // of payload
-	signed    *metrics.Counter
 }
 
 // newRing makes the ring for a draft on top of b. uploaded is the snapshot
 // that a client signed, or nil.
 func (s *Server) newRing(b *base, uploaded []byte) *ring {
-	r := &ring{keys: s.c.Keys, base: b, signed: s.counters.signed}
+	r := &ring{s: s, base: b}
 	for _, raw := range [][]byte{uploaded, b.linked} {
 		if raw != nil {
 			r.snapshots = append(r.snapshots, raw)
@@ -40,9 +38,9 @@ func (r *ring) Signer(ctx context.Context, gun tuf.GUN, role tuf.RoleName, key t
 	if role != tuf.RoleSnapshot && role != tuf.RoleTimestamp {
 		return nil, tuf.ErrNoKey
 	}
-	held, err := r.keys.Holds(ctx, gun, role, key.CanonicalID())
+	held, err := r.s.holds(ctx, r.base.state, gun, role, key.CanonicalID())
 	if err != nil {
-		r.signed.Add(string(role), outcome(err)) // it is not asked to sign then
+		r.s.counters.signed.Add(string(role), outcome(err)) // it is not asked to sign then
 		return nil, fmt.Errorf("ask the signer for key %s: %w", key.CanonicalID(), err)
 	}
 	if !held {
@@ -74,8 +72,11 @@ func (m *remote) Sign(ctx context.Context, message []byte) (tuf.Signature, error
 			return tuf.Signature{}, err
 		}
 	}
-	sig, err := r.keys.Sign(ctx, q)
-	r.signed.Add(string(m.role), outcome(err))
+	sig, err := r.s.c.Keys.Sign(ctx, q)
+	r.s.counters.signed.Add(string(m.role), outcome(err))
+	if errors.Is(err, tuf.ErrNoKey) {
+		r.s.lacks(r.base.state, q.GUN, q.Role, q.Key)
+	}
 	if err != nil {
 		return tuf.Signature{}, err
 	}

@@ -141,6 +141,7 @@ type Server struct {
 	heads       *heads
 	blobs       *cache
 	verified    tuf.Verified
+	held        held
 	uploading   atomic.Int64 // bytes of uploads in memory
 	limits      limiters
 	publishing  locks  // by GUN: this instance's publishers take turns

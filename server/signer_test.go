@@ -161,3 +161,49 @@ func TestPutOffByAWrongClock(t *testing.T) {
 		t.Error("it does not wait for a while")
 	}
 }
+
+// askedKeys count how often it was asked whether a key is held.
+type askedKeys struct {
+	Keys
+	n *int
+}
+
+func (k askedKeys) Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (bool, error) {
+	*k.n++
+	return k.Keys.Holds(ctx, gun, role, id)
+}
+
+// The signer is asked once whether it holds the keys of a repository: again if
+// it turns out that it does not, and again in the repository's next life.
+func TestHoldsIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	p := newPublisher(t, w, "registry.example/app")
+	p.init(t, tag("one"))
+	asked := 0
+	w.keys.Keys = askedKeys{w.keys.Keys, &asked}
+	for i, want := range []int{2, 2, 2} {
+		p.publish(t, tag(fmt.Sprint(i)))
+		if asked != want {
+			t.Errorf("after publish %d the signer was asked %d times, want %d", i, asked, want)
+		}
+	}
+	w.keys.onSign(func(api.SignRequest) error { return tuf.ErrNoKey })
+	if e := p.clone().try(t, tag("lost")); e == nil {
+		t.Error("a publish without keys was acknowledged")
+	}
+	w.keys.onSign(nil)
+	asked = 0
+	p.publish(t, tag("three"))
+	if asked == 0 {
+		t.Error("the signer said that it does not hold a key, and was not asked again")
+	}
+	if r := w.do(http.MethodDelete, repository(p.gun), nil); r.Code != http.StatusOK {
+		t.Fatalf("DELETE = %d %s", r.Code, r.Body)
+	}
+	asked = 0
+	newPublisher(t, w, p.gun).init(t, tag("anew"))
+	if asked < 2 {
+		t.Errorf("in its next life the signer was asked %d times, want at least 2", asked)
+	}
+}
