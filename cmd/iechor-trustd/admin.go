@@ -133,7 +133,7 @@ func (s *admin) openSigner(ctx context.Context) (closeSigner func(), err error) 
 // warnSilent says that the signer was not asked, and what follows from that.
 func (s *admin) warnSilent(consequence string) {
 	if s.keys == nil {
-		fmt.Fprintf(s.err, "iechor-trustd: the signer cannot be asked, so %s: %v\n", consequence, s.silent)
+		fmt.Fprintf(s.err, "iechor-trustd: the signer cannot be asked, so %s: %s\n", consequence, printableLines(s.silent.Error()))
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -153,16 +152,6 @@ func signedLine(r signer.AuditRecord) string {
 	add("request %s", r.Request)
 	add("(%s)", r.Detail)
 	return printable(strings.Join(words, " "))
-}
-
-// printable is text that no terminal obeys, whoever it comes from.
-func printable(text string) string {
-	return strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return '?'
-		}
-		return c
-	}, text)
 }
 
 func auditAnchors(texts []string) (anchors []signer.AuditAnchor, err error) {

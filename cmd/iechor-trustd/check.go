@@ -108,7 +108,7 @@ func (a *app) checkServer(ctx context.Context, c *serverConfig) error {
 	}
 	defer client.Close()
 	if err := client.Ping(ctx); err != nil {
-		fmt.Fprintf(a.err, "iechor-trustd: the signer cannot be asked, so its keys and ledger are not compared: %v\n", err)
+		fmt.Fprintf(a.err, "iechor-trustd: the signer cannot be asked, so its keys and ledger are not compared: %s\n", printableLines(err.Error()))
 		return a.check(ctx, c.Storage, nil)
 	}
 	return a.check(ctx, c.Storage, client)
@@ -124,11 +124,11 @@ func (a *app) check(ctx context.Context, setting string, keys ledger) error {
 	problems := 0
 	report := func(p server.Problem) {
 		problems++
-		fmt.Fprintln(a.out, p)
+		fmt.Fprintln(a.out, printableLines(p.String()))
 	}
 	if err := pages(ctx, db, func(what string) {
 		problems++
-		fmt.Fprintln(a.out, what)
+		fmt.Fprintln(a.out, printableLines(what))
 	}); err != nil {
 		return err
 	}
@@ -285,7 +285,7 @@ func (a *app) compare(ctx context.Context, store storage.Store, keys ledger, rep
 		return nil
 	})
 	if errors.Is(err, signer.ErrDenied) {
-		fmt.Fprintf(a.err, "iechor-trustd: the signer does not show its ledger to this identity, so it is not compared: %v\n", err)
+		fmt.Fprintf(a.err, "iechor-trustd: the signer does not show its ledger to this identity, so it is not compared: %s\n", printableLines(err.Error()))
 		return false, nil
 	}
 	return err == nil, err

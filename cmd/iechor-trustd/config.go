@@ -93,7 +93,7 @@ func (a *app) checkConfig(ctx context.Context, file string) error {
 	for _, err := range wrong {
 		if err != nil {
 			n += 1 + strings.Count(err.Error(), "\n")
-			fmt.Fprintln(a.out, err)
+			fmt.Fprintln(a.out, printableLines(err.Error()))
 		}
 	}
 	if n > 0 {

@@ -288,7 +288,7 @@ func (c *copying) all(ctx context.Context, guns []tuf.GUN, jobs int) {
 				if err != nil && ctx.Err() == nil {
 					c.failed++
 					c.a.progress("")
-					fmt.Fprintf(c.a.out, "%s: %v\n", gun, err)
+					fmt.Fprintf(c.a.out, "%s: %s\n", gun, printableLines(err.Error()))
 				}
 				c.a.progress("%d of %d repositories", c.done, len(guns))
 				c.mu.Unlock()

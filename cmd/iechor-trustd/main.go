@@ -59,7 +59,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(a.err, "iechor-trustd: %v\n", err)
+	fmt.Fprintf(a.err, "iechor-trustd: %s\n", printableLines(err.Error()))
 	var wrong usageError
 	if found := new(foundError); errors.As(err, found) {
 		return exitFound

@@ -299,7 +299,7 @@ func newLogAt(w io.Writer, level string) (*slog.Logger, *slog.LevelVar, error) {
 	}
 	at := new(slog.LevelVar)
 	at.Set(l)
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: at})), at, nil
+	return slog.New(slog.NewJSONHandler(logWriter{w}, &slog.HandlerOptions{Level: at})), at, nil
 }
 
 func parseLevel(text string) (l slog.Level, err error) {

@@ -172,9 +172,10 @@ func (a *app) dir() (string, error) {
 	return filepath.Join(a.home, ".iechor"), nil
 }
 
-// warn tells the user what should be looked at, and goes on.
+// warn tells the user what should be looked at, and goes on. It says it in one
+// line that no terminal obeys, whatever the arguments hold.
 func (a *app) warn(format string, args ...any) {
-	fmt.Fprintf(a.err, "iechor: warning: "+format+"\n", args...)
+	fmt.Fprintln(a.err, "iechor: warning: "+oneLine(fmt.Sprintf(format, args...)))
 }
 
 // A desk is what a command that works with images has on it: the

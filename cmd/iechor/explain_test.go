@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -409,4 +410,14 @@ func sentinels(t *testing.T, dir string) []string {
 		}
 	}
 	return names
+}
+
+// A warning is one line that no terminal obeys, whatever it names.
+func TestWarningIsOneLine(t *testing.T) {
+	t.Parallel()
+	var errs bytes.Buffer
+	(&app{err: &errs}).warn("%s of %s", "a\x1b[2J\x7f\u009b", "b\nc")
+	if got := errs.String(); got != "iechor: warning: a\ufffd[2J\ufffd\ufffd of b; c\n" {
+		t.Errorf("warn writes %q", got)
+	}
 }
