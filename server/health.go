@@ -158,7 +158,7 @@ func (s *Server) forecast(ctx context.Context) string {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	all, err := s.c.Store.Forecast(ctx, now)
+	all, err := s.c.Store.Forecast(ctx, now, s.seenSince(now))
 	if err != nil {
 		s.c.Log.ErrorContext(ctx, "sum up what expires", "err", err)
 		return s.forecasts.text // of the last time
@@ -173,7 +173,7 @@ func (s *Server) forecast(ctx context.Context) string {
 		}
 	}
 	metric("iechor_server_files", "Current files of all repositories.", func(f storage.Forecast) (int64, bool) { return f.Files, true })
-	metric("iechor_server_files_expired", "Current files that have expired.", func(f storage.Forecast) (int64, bool) { return f.Expired, true })
+	metric("iechor_server_files_expired", "Current files that have expired, but for what is renewed when somebody asks for it.", func(f storage.Forecast) (int64, bool) { return f.Expired, true })
 	metric("iechor_server_files_expiring_30d", "Current files that expire within 30 days, or have.", func(f storage.Forecast) (int64, bool) { return f.Days30, true })
 	metric("iechor_server_files_expiring_90d", "Current files that expire within 90 days, or have.", func(f storage.Forecast) (int64, bool) { return f.Days90, true })
 	metric("iechor_server_next_expiry_seconds", "Unix time at which the next current file expires.", func(f storage.Forecast) (int64, bool) {

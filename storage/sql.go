@@ -334,16 +334,17 @@ func (s *SQL) Expiring(ctx context.Context, before, since time.Time, limit int) 
 }
 
 // Forecast implements [Store].
-func (s *SQL) Forecast(ctx context.Context, now time.Time) ([]Forecast, error) {
-	at := now.UnixMicro()
+func (s *SQL) Forecast(ctx context.Context, now, since time.Time) ([]Forecast, error) {
+	at, seen := now.UnixMicro(), micros(since)
+	const counts = "SUM(CASE WHEN f.expires < ? AND (c.role NOT IN ('snapshot', 'timestamp') OR r.seen >= ?) THEN 1 ELSE 0 END)"
 	within := func(days int) int64 { return now.Add(time.Duration(days) * 24 * time.Hour).UnixMicro() }
 	out, err := list(ctx, s.db, `SELECT CASE WHEN c.role LIKE 'targets/%' THEN 'delegation' ELSE c.role END AS kind, COUNT(*),
-		COALESCE(MIN(CASE WHEN f.expires >= ? THEN f.expires END), 0), SUM(CASE WHEN f.expires < ? THEN 1 ELSE 0 END),
-		SUM(CASE WHEN f.expires < ? THEN 1 ELSE 0 END), SUM(CASE WHEN f.expires < ? THEN 1 ELSE 0 END)
-		FROM roles c JOIN files f ON f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version
+		COALESCE(MIN(CASE WHEN f.expires >= ? THEN f.expires END), 0), `+counts+", "+counts+", "+counts+`
+		FROM roles c JOIN repositories r ON r.id = c.repository
+		JOIN files f ON f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version
 		WHERE f.retired = 0
 		GROUP BY CASE WHEN c.role LIKE 'targets/%' THEN 'delegation' ELSE c.role END ORDER BY kind`,
-		[]any{at, at, within(30), within(90)},
+		[]any{at, at, seen, within(30), seen, within(90), seen},
 		func(scan func(...any) error) (Forecast, error) {
 			var f Forecast
 			var first int64

@@ -207,8 +207,10 @@ type Store interface {
 
 	// Forecast sums up when the current files of all repositories expire, for
 	// each kind of role: root, targets, snapshot, timestamp, and "delegation".
-	// Kinds of which there are none are left out.
-	Forecast(ctx context.Context, now time.Time) ([]Forecast, error)
+	// Kinds of which there are none are left out. Snapshots and timestamps of
+	// repositories that were not seen since are not counted as expired or
+	// expiring: they are renewed when somebody asks for them.
+	Forecast(ctx context.Context, now, since time.Time) ([]Forecast, error)
 
 	// Prune forgets what was superseded, or deleted, long enough ago, and
 	// stores more tightly what is seldom read. What is current, every root of

@@ -178,8 +178,8 @@ func (f *Faulty) Heads(ctx context.Context, after int64, limit int) ([]storage.H
 }
 
 // Forecast implements [storage.Store].
-func (f *Faulty) Forecast(ctx context.Context, now time.Time) ([]storage.Forecast, error) {
-	return call(f, "Forecast", false, func() ([]storage.Forecast, error) { return f.store.Forecast(ctx, now) })
+func (f *Faulty) Forecast(ctx context.Context, now, since time.Time) ([]storage.Forecast, error) {
+	return call(f, "Forecast", false, func() ([]storage.Forecast, error) { return f.store.Forecast(ctx, now, since) })
 }
 
 // Expiring implements [storage.Store].

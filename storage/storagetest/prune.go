@@ -57,8 +57,8 @@ func testForecast(t *testing.T, s storage.Store) {
 	if err := s.Delete(ctx, gone, Start, storage.Actor{Operator: true}); err != nil {
 		t.Fatal(err)
 	}
-	kinds := func(now time.Time) map[string]storage.Forecast {
-		all, err := s.Forecast(ctx, now)
+	kinds := func(now, since time.Time) map[string]storage.Forecast {
+		all, err := s.Forecast(ctx, now, since)
 		if err != nil {
 			t.Fatalf("Forecast = %v", err)
 		}
@@ -75,13 +75,22 @@ func testForecast(t *testing.T, s storage.Store) {
 		"delegation": {Files: 2, Days90: 2, First: Start.Add(60 * day)},
 	} {
 		want.Kind = kind
-		if got := kinds(Start)[kind]; got != want {
+		if got := kinds(Start, Start)[kind]; got != want {
 			t.Errorf("Forecast of %s = %+v, want %+v", kind, got, want)
 		}
 	}
-	late := kinds(Start.Add(400 * day))
-	if got := late["targets"]; got.Expired != 2 || !got.First.IsZero() {
+	late := Start.Add(400 * day)
+	if got := kinds(late, time.Time{})["targets"]; got.Expired != 2 || !got.First.IsZero() {
 		t.Errorf("Forecast when all has expired = %+v", got)
+	}
+	// What nobody reads is renewed at the next read, and waits for nobody.
+	if err := s.Seen(ctx, []tuf.GUN{"r/b"}, Start.Add(350*day)); err != nil {
+		t.Fatal(err)
+	}
+	for kind, want := range map[string]int64{"targets": 2, "root": 2, "timestamp": 1, "snapshot": 1} {
+		if got := kinds(late, Start.Add(340*day))[kind]; got.Expired != want || got.Days30 != want || got.Days90 != want || got.Files != 2 {
+			t.Errorf("Forecast of %s, seen since = %+v, want %d expired of 2", kind, got, want)
+		}
 	}
 }
 
