@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/keys"
@@ -67,8 +68,8 @@ type archive struct {
 func archiveOf(history []*published) *archive {
 	a := &archive{roots: map[int64][]byte{}, blobs: map[[32]byte][]byte{}, instead: map[tuf.RoleName][]byte{}, hidden: map[tuf.RoleName]bool{}}
 	for _, p := range history {
-		for _, raw := range p.files {
-			a.blobs[sha256.Sum256(raw)] = raw
+		for role, raw := range p.files {
+			a.blobs[p.sums[role]] = raw
 		}
 		a.roots[p.docs[tuf.RoleRoot].Version] = p.files[tuf.RoleRoot]
 		a.current = maps.Clone(p.files)
@@ -144,7 +145,8 @@ func signatures(w *world, raw []byte) (out []tuftest.Object) {
 	return out
 }
 
-// everything is signed by the attacker from root down.
+// takeOver makes the attacker the one who signs everything below root. A root
+// that he signs with a certificate of his own is his, too.
 func (w *world) takeOver(a *archive, sign ...tuf.Signer) {
 	own := tuftest.ECDSAKey("attacker")
 	public := own.PublicKey()
@@ -152,6 +154,11 @@ func (w *world) takeOver(a *archive, sign ...tuf.Signer) {
 	root = reseal(w, root, func(o tuftest.Object) {
 		o["version"] = readDocument(root).Version + 1
 		tuftest.At(o, "keys")[string(public.ID())] = tuftest.KeyObject(public)
+		if cert := sign[0].PublicKey(); cert.CanonicalID() == public.CanonicalID() && cert.ID() != public.ID() {
+			tuftest.At(o, "keys")[string(cert.ID())] = tuftest.KeyObject(cert)
+			r := tuftest.At(o, "roles", "root")
+			r["keyids"], r["threshold"] = []any{string(cert.ID())}, 1
+		}
 		for _, role := range []string{"targets", "snapshot", "timestamp"} {
 			r := tuftest.At(o, "roles", role)
 			r["keyids"], r["threshold"] = []any{string(public.ID())}, 1
@@ -180,23 +187,52 @@ func (w *world) follow(a *archive, sign ...tuf.Signer) {
 	}, sign...))
 }
 
-// doAttack has a machine ask a server that is in the attacker's hands, wholly
+// doAttack has machines ask a server that is in the attacker's hands, wholly
 // or in part.
 func (w *world) doAttack(rnd *rand.Rand) {
-	m := w.idle(rnd, "carl", "dora", "emil", "bob")
-	gun := gunOf(rnd)
-	if m == nil || len(w.oracle.repos[gun].history) == 0 {
-		return
+	for range 3 {
+		if m, gun := w.victim(rnd); m != nil {
+			w.attack(m, gun, rnd)
+		}
+	}
+}
+
+// victim chooses who is shown what. Who has no pin believes whoever comes
+// first, and is not asked before that.
+func (w *world) victim(rnd *rand.Rand) (*machine, tuf.GUN) {
+	gun := w.gunOf(rnd)
+	if w.oracle.repos[gun].now == nil && rnd.IntN(4) > 0 {
+		gun = guns[(slices.Index(guns, gun)+1)%2]
+	}
+	if len(w.oracle.repos[gun].history) == 0 {
+		return nil, gun
+	}
+	m := w.idle(rnd, slices.DeleteFunc([]string{"carl", "dora", "emil", "bob"}, func(name string) bool {
+		return slices.ContainsFunc(w.machines, func(m *machine) bool { return m.name == name && !m.pinned && m.seen[gun] == nil })
+	})...)
+	return m, gun
+}
+
+func (w *world) attack(m *machine, gun tuf.GUN, rnd *rand.Rand) {
+	if m.pinned && rnd.IntN(4) == 0 {
+		m.renew() // the first that it ever hears of anything is the attacker
 	}
 	known := m.seen[gun] != nil
-	if !known && !m.pinned {
-		return // who has no pin believes whoever comes first
-	}
 	history := w.oracle.repos[gun].history
 	a := archiveOf(history)
 	roles := []tuf.RoleName{tuf.RoleTimestamp, tuf.RoleSnapshot, tuf.RoleTargets, tuf.RoleRoot, tuf.RoleReleases}
 	said := ""
-	switch rnd.IntN(10) {
+	kind := rnd.IntN(11)
+	dates := slices.DeleteFunc(slices.Clone(history), func(p *published) bool {
+		return !known || p.sums[tuf.RoleSnapshot] != history[len(history)-1].sums[tuf.RoleSnapshot] || p.docs[tuf.RoleTimestamp].Version >= m.seen[gun].versions[tuf.RoleTimestamp]
+	})
+	if len(dates) > 0 && rnd.IntN(3) == 0 {
+		kind = -1
+	}
+	switch kind {
+	case -1:
+		a.current[tuf.RoleTimestamp] = pick(rnd, dates).files[tuf.RoleTimestamp]
+		said = "an older date of the same content"
 	case 0:
 		old := rnd.IntN(len(history))
 		a.current = maps.Clone(history[old].files)
@@ -254,6 +290,17 @@ func (w *world) doAttack(rnd *rand.Rand) {
 			a.instead[tuf.RoleTimestamp] = history[len(history)-1].files[tuf.RoleTimestamp]
 		}
 		said = "targets that one stolen key signed"
+	case 10:
+		if !known {
+			return
+		}
+		own := tuftest.RootKey(w.t, gun, "attacker", w.now)
+		sign := []tuf.Signer{own}
+		if stolen, ok := w.thief.steal(gun, tuf.RoleRoot); ok {
+			sign = append(sign, stolen)
+		}
+		w.takeOver(a, sign...)
+		said = "a root of strangers"
 	}
 	_ = w.read(m, rnd, gun, "is shown "+said+" of", a.answer)
 }
@@ -271,7 +318,7 @@ func (w *world) forged(raw []byte, stolen tuf.Signer) []byte {
 
 // doThief uploads to the honest server what one stolen key signed.
 func (w *world) doThief(rnd *rand.Rand) {
-	gun := gunOf(rnd)
+	gun := w.gunOf(rnd)
 	role := pick(rnd, []tuf.RoleName{tuf.RoleTargets, tuf.RoleRoot})
 	m := w.idle(rnd, "carl")
 	stolen, ok := w.thief.steal(gun, role)
@@ -297,26 +344,36 @@ func (w *world) doThief(rnd *rand.Rand) {
 // releases.
 func (w *world) doInsider(rnd *rand.Rand) {
 	m := w.idle(rnd, "bob")
-	gun := gunOf(rnd)
+	gun := w.gunOf(rnd)
 	now := w.oracle.repos[gun].now
 	if m == nil || now == nil || now.files[tuf.RoleReleases] == nil {
 		return
 	}
 	var signers []tuf.Signer
 	for _, k := range w.others.releases {
+		if !strings.Contains(now.content["keys:"+string(tuf.RoleReleases)], identity(k)) {
+			continue
+		}
 		s, err := w.others.Open(context.Background(), k.CanonicalID())
 		w.must(err)
 		signers = append(signers, s)
 	}
 	d := now.docs[tuf.RoleReleases]
+	version := d.Version + pick(rnd, []int64{0, 1, 1}) // 0: another file of a version that is published
 	_, v := w.target(tuf.RoleReleases, "1")
 	sum, err := base64.StdEncoding.DecodeString(v)
 	w.must(err)
 	raw := reseal(w, now.files[tuf.RoleReleases], func(o tuftest.Object) {
-		o["version"] = d.Version + 1
+		o["version"] = version
 		tuftest.At(o, "targets")["1"] = tuftest.Object{"length": 1, "hashes": tuftest.Object{"sha256": base64.StdEncoding.EncodeToString(sum)}}
 	}, signers...)
-	_ = w.try(m, rnd, gun, "sign what is not for releases", nil, nil, func(*trust.Repository) error {
-		return m.http.Upload(context.Background(), gun, []tuf.File{{Role: tuf.RoleReleases, Version: d.Version + 1, Raw: raw}})
+	err = w.try(m, rnd, gun, "sign what is not for releases", nil, nil, func(*trust.Repository) error {
+		return m.http.Upload(context.Background(), gun, []tuf.File{{Role: tuf.RoleReleases, Version: version, Raw: raw}})
 	})
+	if err == nil && version == d.Version {
+		w.fail("the server takes another %s version %d of %s", tuf.RoleReleases, version, gun)
+	}
+	if reader := w.idle(rnd, "carl", "dora", "emil"); err == nil && reader != nil {
+		_ = w.read(reader, rnd, gun, "read", nil)
+	}
 }

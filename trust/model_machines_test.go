@@ -17,6 +17,7 @@ type vault struct {
 	*keys.Memory
 	w        *world
 	releases []tuf.PublicKey // keys of delegations
+	from     int             // the first of those that are still given
 }
 
 func newVault(w *world) *vault { return &vault{Memory: keys.NewMemory(), w: w} }

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,6 +15,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/storage"
@@ -33,6 +32,7 @@ type oracle struct {
 	lineages   map[[32]byte]string          // honest roots, and from which first root they come
 	statements map[statement][32]byte       // what the signer signed
 	facts      map[fact]map[string]string   // what consumers have seen
+	ledgers    map[ledger]*standing         // what the signer must know
 	owned      map[string]bool              // keys that are not the server's
 	repos      map[tuf.GUN]*repo
 	clock      int // counts beginnings and ends of what is done
@@ -45,6 +45,17 @@ type statement struct {
 	role        tuf.RoleName
 	version     int64
 }
+
+// A ledger is what the signer keeps of one incarnation of a repository.
+type ledger struct {
+	gun         tuf.GUN
+	incarnation int
+}
+
+// A standing is what it must know from what it has signed: the highest
+// timestamp that it was shown as published, and the highest snapshot to which
+// it gave a date.
+type standing struct{ confirmed, named int64 }
 
 // A fact is what all consumers must agree on.
 type fact struct {
@@ -64,12 +75,14 @@ type repo struct {
 	history []*published
 	deeds   []*deed
 	lost    bool // the store was set back once
+	read    int  // how much was written when it was read
 }
 
 // A published is a state that was served.
 type published struct {
 	seq     int64
 	files   map[tuf.RoleName][]byte
+	sums    map[tuf.RoleName][32]byte
 	docs    map[tuf.RoleName]*document
 	lineage string
 	content content
@@ -100,7 +113,7 @@ func (d *deed) write(key string) (string, bool) {
 func newOracle(w *world) *oracle {
 	o := &oracle{
 		w: w, names: map[tuf.CanonicalID]string{}, signatures: map[[32]byte]map[string]bool{}, lineages: map[[32]byte]string{},
-		statements: map[statement][32]byte{}, facts: map[fact]map[string]string{}, repos: map[tuf.GUN]*repo{}, owned: map[string]bool{},
+		statements: map[statement][32]byte{}, ledgers: map[ledger]*standing{}, facts: map[fact]map[string]string{}, repos: map[tuf.GUN]*repo{}, owned: map[string]bool{},
 	}
 	for _, gun := range guns {
 		o.repos[gun] = &repo{deeds: []*deed{{what: "nothing", acked: true, clears: []string{""}}}}
@@ -121,6 +134,19 @@ func (o *oracle) begin(gun tuf.GUN, what string, sets content, clears ...string)
 func (o *oracle) done(d *deed, acked, refused bool) {
 	o.clock++
 	d.end, d.acked, d.refused = o.clock, acked, refused
+}
+
+// revoked notes that keys of a role were changed since start, by who signed its
+// file again, if there was one. What others sign meanwhile, or before that
+// arrives, can lose its keys: nobody can see in an upload what its author knew.
+func (o *oracle) revoked(gun tuf.GUN, role tuf.RoleName, start int, err error) {
+	r, end := o.repos[gun], o.clock
+	if unknown(err) {
+		end = math.MaxInt
+	} else if err != nil || !slices.ContainsFunc(r.deeds, func(d *deed) bool { return d.start > start+1 }) {
+		return
+	}
+	r.deeds = append(r.deeds, &deed{what: "change of keys", start: start, end: end, clears: []string{string(role) + ":"}})
 }
 
 // allowed reports whether a repository may say value for key: somebody wrote
@@ -156,88 +182,6 @@ func (r *repo) unsure() *deed {
 	return last
 }
 
-// A document is a file as the oracle reads it.
-type document struct {
-	Version int64                  `json:"version"`
-	Keys    map[string]keyDocument `json:"keys"`
-	Roles   map[string]role        `json:"roles"`
-	Meta    map[string]struct {
-		Hashes map[string][]byte `json:"hashes"`
-	} `json:"meta"`
-	Targets map[string]struct {
-		Hashes map[string][]byte `json:"hashes"`
-	} `json:"targets"`
-	Delegations struct {
-		Keys  map[string]keyDocument `json:"keys"`
-		Roles []role                 `json:"roles"`
-	} `json:"delegations"`
-
-	sum [32]byte // of what it means
-}
-
-type keyDocument struct {
-	Type  string `json:"keytype"`
-	Value struct {
-		Public []byte `json:"public"`
-	} `json:"keyval"`
-}
-
-type role struct {
-	Name      string   `json:"name"`
-	KeyIDs    []string `json:"keyids"`
-	Threshold int      `json:"threshold"`
-	Paths     []string `json:"paths"`
-}
-
-// identity names a key by its material.
-func identity(k tuf.PublicKey) string { return identityOf(string(k.Type), k.Bytes) }
-
-func identityOf(kind string, public []byte) string {
-	if strings.HasSuffix(kind, "x509") {
-		if b, _ := pem.Decode(public); b != nil {
-			if c, err := x509.ParseCertificate(b.Bytes); err == nil {
-				public = c.RawSubjectPublicKeyInfo
-			}
-		}
-	}
-	sum := sha256.Sum256(public)
-	return hex.EncodeToString(sum[:8])
-}
-
-// identities are the keys of a role, sorted.
-func (r role) identities(keys map[string]keyDocument) []string {
-	var ids []string
-	for _, id := range r.KeyIDs {
-		ids = append(ids, identityOf(keys[id].Type, keys[id].Value.Public))
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids)
-}
-
-// meaning is the hash of what a payload says, however it is written.
-func meaning(payload []byte) [32]byte {
-	d := json.NewDecoder(bytes.NewReader(payload))
-	d.UseNumber()
-	var v any
-	if d.Decode(&v) != nil {
-		return [32]byte{}
-	}
-	out, _ := json.Marshal(v) // what was decoded can be encoded
-	return sha256.Sum256(out)
-}
-
-func readDocument(raw []byte) *document {
-	var file struct {
-		Signed json.RawMessage `json:"signed"`
-	}
-	d := &document{}
-	if json.Unmarshal(raw, &file) != nil || json.Unmarshal(file.Signed, d) != nil {
-		return nil
-	}
-	d.sum = meaning(file.Signed)
-	return d
-}
-
 func (o *oracle) know(k tuf.PublicKey) { o.names[k.CanonicalID()] = identity(k) }
 
 // signed notes that the owner of a key signed.
@@ -255,10 +199,44 @@ func (o *oracle) witness(r api.SignRequest, incarnation int) {
 	var d document
 	o.w.must(json.Unmarshal(r.Payload, &d))
 	s, sum := statement{r.GUN, incarnation, r.Role, d.Version}, meaning(r.Payload)
-	if old, ok := o.statements[s]; ok && old != sum {
+	old, again := o.statements[s]
+	if again && old != sum {
 		o.w.fail("the signer signed two different %s files of version %d of %s", r.Role, d.Version, r.GUN)
 	}
 	o.statements[s] = sum
+	if again {
+		return
+	}
+	l := o.ledgers[ledger{r.GUN, incarnation}]
+	if l == nil {
+		l = &standing{}
+		o.ledgers[ledger{r.GUN, incarnation}] = l
+	}
+	base := int64(0)
+	if r.Timestamp != nil {
+		base = readDocument(r.Timestamp).Version
+	}
+	if base < l.confirmed {
+		o.w.fail("the signer builds on timestamp version %d of %s, and has seen version %d published", base, r.GUN, l.confirmed)
+	}
+	l.confirmed = max(l.confirmed, base)
+	if r.Role != tuf.RoleTimestamp {
+		return
+	}
+	named := readDocument(r.Snapshot).Version
+	if named < l.named {
+		o.w.fail("the signer gives a date to snapshot version %d of %s after it did so to version %d", named, r.GUN, l.named)
+	}
+	l.named = max(l.named, named)
+}
+
+// lowered notes that an operator had the signer go on from an older timestamp.
+func (o *oracle) lowered(gun tuf.GUN, timestamp int64) {
+	for at, l := range o.ledgers {
+		if at.gun == gun && l.confirmed >= timestamp {
+			*l = standing{confirmed: timestamp}
+		}
+	}
 }
 
 // quorum reports whether enough owners of a role's keys signed d.
@@ -303,13 +281,13 @@ func (o *oracle) root(gun tuf.GUN, d *document) string {
 // counts was signed by enough of its owners, and they belong together.
 // Delegations that were not signed by enough do not count.
 func (o *oracle) read(gun tuf.GUN, files map[tuf.RoleName][]byte) (*published, error) {
-	p := &published{files: files, docs: map[tuf.RoleName]*document{}, content: content{"repository": "there"}}
+	p := &published{files: files, sums: map[tuf.RoleName][32]byte{}, docs: map[tuf.RoleName]*document{}, content: content{"repository": "there"}}
 	for role, raw := range files {
 		d := readDocument(raw)
 		if d == nil {
 			return nil, fmt.Errorf("%s cannot be read", role)
 		}
-		p.docs[role] = d
+		p.docs[role], p.sums[role] = d, sha256.Sum256(raw)
 	}
 	for _, role := range []tuf.RoleName{tuf.RoleRoot, tuf.RoleTimestamp, tuf.RoleSnapshot, tuf.RoleTargets} {
 		if p.docs[role] == nil {
@@ -329,7 +307,7 @@ func (o *oracle) read(gun tuf.GUN, files map[tuf.RoleName][]byte) (*published, e
 		p.content["keys:"+role] = strings.Join(root.Roles[role].identities(root.Keys), " ")
 	}
 	named := func(by *document, role tuf.RoleName) bool {
-		sum := sha256.Sum256(files[role])
+		sum := p.sums[role]
 		return bytes.Equal(by.Meta[string(role)].Hashes["sha256"], sum[:])
 	}
 	if !named(p.docs[tuf.RoleTimestamp], tuf.RoleSnapshot) {
@@ -405,9 +383,13 @@ func (o *oracle) forget(r *repo, keys content) {
 	})
 }
 
-// store reads what is published now from the store.
+// store reads what is published now from the store, if somebody wrote to it.
 func (o *oracle) store(gun tuf.GUN) {
 	r := o.repos[gun]
+	if r.read == o.w.writes {
+		return
+	}
+	r.read = o.w.writes
 	state, err := o.w.store.Current(context.Background(), gun)
 	if errors.Is(err, storage.ErrNotFound) {
 		r.now = nil
@@ -490,14 +472,30 @@ func (o *oracle) ask(gun tuf.GUN, n *instance) {
 		return
 	}
 	for role, want := range r.now.files {
-		if _, raw := get(api.Route{Kind: api.FileByHash, GUN: gun, Role: role, SHA256: sha256.Sum256(want)}, false); !bytes.Equal(raw, want) {
+		if _, raw := get(api.Route{Kind: api.FileByHash, GUN: gun, Role: role, SHA256: r.now.sums[role]}, false); !bytes.Equal(raw, want) {
 			o.w.fail("%s of %s is not served by its hash", role, gun)
 		}
 	}
 }
 
+// checked judges that a machine took what its server said at a time that it
+// has already passed by far: then what is shown could be old.
+func (o *oracle) checked(m *machine, gun tuf.GUN) {
+	seen := m.seen[gun]
+	if seen == nil || m.crashed {
+		return
+	}
+	if back := seen.checked.Sub(m.clock()); back > day+minute {
+		o.w.fail("%s believes of %s what it is told %v before it was last told something", m.name, gun, back)
+	}
+	if m.clock().After(seen.checked) {
+		seen.checked = m.clock()
+	}
+}
+
 // A view is what one consumer has believed of a repository.
 type view struct {
+	checked  time.Time // by its own clock
 	lineage  string
 	versions map[tuf.RoleName]int64
 	keys     map[tuf.RoleName][]string // of delegations
@@ -526,6 +524,9 @@ func (o *oracle) accepted(m *machine, gun tuf.GUN, set *tuf.Set) {
 	believed := content{}
 	for _, role := range set.Roles() {
 		d := p.docs[role]
+		if d.Expires.Before(m.clock()) {
+			o.w.fail("%s accepts %s version %d of %s, which has expired", m.name, role, d.Version, gun)
+		}
 		keys := p.content["keys:"+string(role)]
 		if role.Delegation() {
 			if ids := strings.Fields(keys); !slices.ContainsFunc(ids, func(id string) bool { return slices.Contains(seen.keys[role], id) }) {

@@ -18,7 +18,11 @@ func (w *world) doRotate(rnd *rand.Rand) {
 		return
 	}
 	role := pick(rnd, []tuf.RoleName{tuf.RoleRoot, tuf.RoleTargets, tuf.RoleSnapshot, tuf.RoleTimestamp})
-	_ = w.rotate(m, rnd, gunOf(rnd), role, role == tuf.RoleTimestamp || role == tuf.RoleSnapshot && rnd.IntN(2) == 0)
+	gun := w.gunOf(rnd)
+	toServer := role == tuf.RoleTimestamp || role == tuf.RoleSnapshot && rnd.IntN(2) == 0
+	if err := w.rotate(m, rnd, gun, role, toServer); err == nil && role == tuf.RoleRoot && rnd.IntN(2) == 0 {
+		_ = w.rotate(m, rnd, gun, role, false) // consumers have two roots to catch up with
+	}
 }
 
 func (w *world) rotate(m *machine, rnd *rand.Rand, gun tuf.GUN, role tuf.RoleName, toServer bool) error {
@@ -50,7 +54,7 @@ func (w *world) doDelegate(rnd *rand.Rand) {
 	if m == nil {
 		return
 	}
-	gun, role := gunOf(rnd), tuf.RoleReleases
+	gun, role := w.gunOf(rnd), tuf.RoleReleases
 	if rnd.IntN(4) == 0 {
 		_ = w.try(m, rnd, gun, "remove releases", content{"keys:" + string(role): ""}, []string{string(role) + ":"}, func(r *trust.Repository) error {
 			_, err := r.Publish(context.Background(), func(set *tuf.Set) ([]tuf.Change, error) {
@@ -66,9 +70,24 @@ func (w *world) doDelegate(rnd *rand.Rand) {
 		})
 		return
 	}
-	// An owner has one of the keys, so that the file can be signed again.
+	_ = w.delegate(m, rnd, gun, rnd.IntN(4) > 0)
+}
+
+// delegate gives releases a key of an owner, so that the file can be signed
+// again, and one of a collaborator. A delegation that was taken back is made
+// again with other keys only: with the same ones, who missed that cannot tell
+// it from one whose file is kept from them (attacks.md F6).
+func (w *world) delegate(m *machine, rnd *rand.Rand, gun tuf.GUN, shared bool) error {
+	role := tuf.RoleReleases
+	now, there := w.oracle.repos[gun].now, false
+	if now != nil {
+		_, there = now.content["keys:"+string(role)]
+	}
+	if !there {
+		w.owners.from, w.others.from = len(w.owners.releases), len(w.others.releases)
+	}
 	have := []tuf.PublicKey{w.pool(w.owners, rnd)}
-	if rnd.IntN(2) == 0 {
+	if shared {
 		have = append(have, w.pool(w.others, rnd))
 	}
 	var ids []string
@@ -76,17 +95,25 @@ func (w *world) doDelegate(rnd *rand.Rand) {
 		ids = append(ids, identity(k))
 	}
 	slices.Sort(ids)
-	_ = w.try(m, rnd, gun, fmt.Sprintf("delegate releases to %d keys", len(have)), content{"keys:" + string(role): strings.Join(ids, " ")}, nil, func(r *trust.Repository) error {
-		_, err := r.Publish(context.Background(), func(set *tuf.Set) ([]tuf.Change, error) { return exactly(set, role, have) })
+	start := w.oracle.clock
+	err := w.try(m, rnd, gun, fmt.Sprintf("delegate releases to %d keys", len(have)), content{"keys:" + string(role): strings.Join(ids, " ")}, nil, func(r *trust.Repository) error {
+		_, err := r.Publish(context.Background(), func(set *tuf.Set) ([]tuf.Change, error) {
+			if set == nil {
+				return nil, errNothing
+			}
+			if _, is := set.Role(role); is != there {
+				return nil, errNothing // it is another question now
+			}
+			return exactly(set, role, have), nil
+		})
 		return err
 	})
+	w.oracle.revoked(gun, role, start, err)
+	return err
 }
 
 // exactly plans to give a delegation these keys and no others.
-func exactly(set *tuf.Set, role tuf.RoleName, have []tuf.PublicKey) ([]tuf.Change, error) {
-	if set == nil {
-		return nil, errNothing
-	}
+func exactly(set *tuf.Set, role tuf.RoleName, have []tuf.PublicKey) []tuf.Change {
 	e := tuf.EditDelegation{Role: role, AddPaths: []string{"r", "v"}}
 	was, _ := set.Role(role)
 	for _, k := range was.Keys {
@@ -103,12 +130,12 @@ func exactly(set *tuf.Set, role tuf.RoleName, have []tuf.PublicKey) ([]tuf.Chang
 	if _, ok := set.File(role); ok && len(e.RemoveKeys) > 0 {
 		changes = append(changes, tuf.Resign{Role: role})
 	}
-	return changes, nil
+	return changes
 }
 
 // pool returns one of a few keys of delegations, so that they come back.
 func (w *world) pool(v *vault, rnd *rand.Rand) tuf.PublicKey {
-	n := rnd.IntN(3)
+	n := v.from + rnd.IntN(3)
 	for len(v.releases) <= n {
 		v.releases = append(v.releases, v.make(tuf.RoleReleases, ""))
 	}
@@ -117,7 +144,7 @@ func (w *world) pool(v *vault, rnd *rand.Rand) tuf.PublicKey {
 
 func (w *world) doDelete(rnd *rand.Rand) {
 	if m := w.idle(rnd, "ann"); m != nil {
-		_ = w.delete(m, rnd, gunOf(rnd))
+		_ = w.delete(m, rnd, w.gunOf(rnd))
 	}
 }
 
@@ -130,8 +157,21 @@ func (w *world) delete(m *machine, rnd *rand.Rand, gun tuf.GUN) error {
 
 // doBegin makes a repository where there is none.
 func (w *world) doBegin(rnd *rand.Rand) {
-	if m := w.idle(rnd, "ann", "ann2"); m != nil {
-		_ = w.start(m, rnd, gunOf(rnd))
+	m := w.idle(rnd, "ann", "ann2")
+	if m == nil {
+		return
+	}
+	gun := w.gunOf(rnd)
+	for _, g := range guns {
+		if w.oracle.repos[g].now == nil && w.depth == 0 {
+			gun, w.about = g, g
+		}
+	}
+	if rnd.IntN(4) > 0 {
+		w.heal(m, gun)
+	}
+	if w.start(m, rnd, gun) == nil && rnd.IntN(2) == 0 {
+		_ = w.delegate(m, rnd, gun, true)
 	}
 }
 
@@ -173,7 +213,12 @@ func (w *world) start(m *machine, rnd *rand.Rand, gun tuf.GUN) error {
 // its owners which root is theirs.
 func (w *world) doAccept(rnd *rand.Rand) {
 	if m := w.idle(rnd, "carl", "dora", "emil"); m != nil {
-		gun := gunOf(rnd)
+		gun := w.gunOf(rnd)
+		for _, g := range guns {
+			if now, has := w.oracle.repos[g].now, w.believes(m, g); now != nil && has != "" && has != now.lineage {
+				gun = g
+			}
+		}
 		_ = w.use(m, rnd, "accept another "+string(gun), func() error { return w.accept(m, gun) })
 	}
 }
@@ -218,7 +263,9 @@ func (w *world) believes(m *machine, gun tuf.GUN) string {
 
 func (w *world) doHeal(rnd *rand.Rand) {
 	if m := w.idle(rnd, "ann", "ann2", "bob"); m != nil {
-		w.heal(m, gunOf(rnd))
+		for _, gun := range guns {
+			w.heal(m, gun)
+		}
 	}
 }
 

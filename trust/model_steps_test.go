@@ -44,19 +44,21 @@ var steps = []struct {
 	{"publish", 30, (*world).doPublish},
 	{"staged", 5, (*world).doStaged},
 	{"read", 30, (*world).doRead},
-	{"attack", 25, (*world).doAttack},
+	{"attack", 35, (*world).doAttack},
+	{"lie", 12, (*world).doLie},
+	{"burglar", 8, (*world).doBurglar},
 	{"thief", 8, (*world).doThief},
-	{"insider", 4, (*world).doInsider},
+	{"insider", 8, (*world).doInsider},
 	{"rotate", 8, (*world).doRotate},
 	{"delegate", 8, (*world).doDelegate},
 	{"delete", 2, (*world).doDelete},
-	{"begin", 4, (*world).doBegin},
-	{"accept", 4, (*world).doAccept},
+	{"begin", 8, (*world).doBegin},
+	{"accept", 8, (*world).doAccept},
 	{"heal", 4, (*world).doHeal},
 	{"renew", 5, (*world).doRenew},
 	{"follow", 12, (*world).doFollow},
 	{"time", 14, (*world).doTime},
-	{"clock", 5, (*world).doClock},
+	{"clock", 8, (*world).doClock},
 	{"restart", 5, (*world).doRestart},
 	{"arrive", 5, func(w *world, _ *rand.Rand) { w.arrive(); w.note("what was late arrives") }},
 	{"signer", 4, (*world).doSigner},
@@ -82,7 +84,18 @@ func (w *world) within(rnd *rand.Rand) {
 
 func pick[T any](rnd *rand.Rand, from []T) T { return from[rnd.IntN(len(from))] }
 
-func gunOf(rnd *rand.Rand) tuf.GUN { return guns[min(1, rnd.IntN(3))%2] }
+// gunOf chooses a repository: in the middle of another step, mostly the one
+// which that is about.
+func (w *world) gunOf(rnd *rand.Rand) tuf.GUN {
+	gun := pick(rnd, guns)
+	if w.depth > 0 && rnd.IntN(4) > 0 {
+		return w.about
+	}
+	if w.depth == 0 {
+		w.about = gun
+	}
+	return gun
+}
 
 // idle returns a machine of these names that has nothing to do, nil if none.
 func (w *world) idle(rnd *rand.Rand, names ...string) *machine {
@@ -192,9 +205,16 @@ func (w *world) try(m *machine, rnd *rand.Rand, gun tuf.GUN, what string, sets c
 		d = w.oracle.begin(gun, what, sets, clears...)
 		return do(m.repository(gun))
 	})
-	unknown := errors.Is(err, errDead) || errors.Is(err, trust.ErrUncertain) || errors.Is(err, trust.ErrUnreachable)
-	w.oracle.done(d, err == nil, err != nil && !unknown)
+	w.oracle.done(d, err == nil, err != nil && !unknown(err))
+	if (errors.Is(err, trust.ErrGone) || errors.Is(err, tuf.ErrRoot)) && rnd.IntN(2) == 0 {
+		w.heal(m, gun)
+	}
 	return err
+}
+
+// unknown reports whether err leaves open what happened.
+func unknown(err error) bool {
+	return errors.Is(err, errDead) || errors.Is(err, trust.ErrUncertain) || errors.Is(err, trust.ErrUnreachable)
 }
 
 // target returns a tag with a value that nobody else gave to any.
@@ -237,12 +257,16 @@ func (w *world) doPublish(rnd *rand.Rand) {
 	if m == nil {
 		return
 	}
-	gun, role := gunOf(rnd), tuf.RoleTargets
+	gun, role := w.gunOf(rnd), tuf.RoleTargets
 	if m.name == "bob" || rnd.IntN(4) == 0 {
 		role = tuf.RoleReleases
 	}
 	changes, sets := w.edit(rnd, role)
+	lapsed := m.keys == w.owners && rnd.IntN(3) == 0
 	_ = w.try(m, rnd, gun, fmt.Sprintf("publish %d tags in %s", len(changes), role), sets, nil, func(r *trust.Repository) error {
+		if lapsed {
+			r = r.AllowLapsed()
+		}
 		_, err := r.Publish(context.Background(), func(set *tuf.Set) ([]tuf.Change, error) { return changes, exists(set) })
 		return err
 	})
@@ -261,7 +285,7 @@ func (w *world) doStaged(rnd *rand.Rand) {
 	if m == nil {
 		return
 	}
-	gun, role := gunOf(rnd), tuf.RoleTargets
+	gun, role := w.gunOf(rnd), tuf.RoleTargets
 	if m.name == "bob" {
 		role = tuf.RoleReleases
 	}
@@ -303,7 +327,11 @@ var readers = []string{"carl", "dora", "emil", "carl", "ann", "bob"}
 
 func (w *world) doRead(rnd *rand.Rand) {
 	if m := w.idle(rnd, readers...); m != nil {
-		w.read(m, rnd, gunOf(rnd), "read", nil)
+		gun := w.gunOf(rnd)
+		err := w.read(m, rnd, gun, "read", nil)
+		if (errors.Is(err, trust.ErrGone) || errors.Is(err, tuf.ErrRoot)) && m.keys == nil && rnd.IntN(3) == 0 {
+			_ = w.use(m, rnd, "accept another "+string(gun), func() error { return w.accept(m, gun) })
+		}
 	}
 }
 
@@ -313,6 +341,9 @@ func (w *world) read(m *machine, rnd *rand.Rand, gun tuf.GUN, what string, evil 
 	return w.use(m, rnd, what+" "+string(gun), func() error {
 		m.evil = evil
 		set, err := m.repository(gun).Update(context.Background())
+		if err == nil {
+			w.oracle.checked(m, gun)
+		}
 		if set != nil {
 			w.oracle.accepted(m, gun, set)
 			w.lookUp(m, gun, set, pick(rnd, tags))
@@ -375,16 +406,22 @@ func (w *world) doFollow(rnd *rand.Rand) {
 
 func (w *world) doTime(rnd *rand.Rand) {
 	d := pick(rnd, []time.Duration{second, second, second, 3 * second, 2 * minute, 2 * minute, 6 * time.Hour, day, 2 * day, 4 * day, 9 * day, 60 * day})
+	if d > 9*day && rnd.IntN(3) > 0 {
+		d = 3 * second
+	}
 	w.now = w.now.Add(d)
 	w.note("%v pass", d)
 }
 
 func (w *world) doClock(rnd *rand.Rand) {
-	d := pick(rnd, []time.Duration{0, 0, 0, time.Hour, -time.Hour, 3 * day, -3 * day, 400 * day, -400 * day, 5 * year, -5 * year})
+	d := pick(rnd, []time.Duration{0, 0, 0, 0, 0, 0, 0, time.Hour, -time.Hour, 3 * day, -3 * day, 400 * day, -400 * day, 5 * year, -5 * year})
 	switch i := rnd.IntN(len(w.machines) + 4); {
 	case i < len(w.machines):
 		w.machines[i].skew = d
 		w.note("the clock of %s is off by %v", w.machines[i].name, d)
+		if m := w.machines[i]; !m.busy && rnd.IntN(2) == 0 {
+			_ = w.read(m, rnd, w.gunOf(rnd), "read", nil)
+		}
 	case i < len(w.machines)+len(w.instances):
 		n := w.instances[i-len(w.machines)]
 		n.skew = d
@@ -432,5 +469,6 @@ func (w *world) doBackup(rnd *rand.Rand) {
 func (w *world) doPrune(rnd *rand.Rand) {
 	at := w.now.Add(pick(rnd, []time.Duration{0, 40 * day, -40 * day}))
 	w.note("the store is pruned")
+	w.writes++
 	w.must(w.store.Prune(context.Background(), at))
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ import (
 
 var (
 	modelSeed   = flag.Uint64("seed", 0, "TestModel: run this seed only, and say all that happens")
-	modelSteps  = flag.Int("steps", 120, "TestModel: steps of each run")
+	modelSteps  = flag.Int("steps", 100, "TestModel: steps of each run")
 	modelShrink = flag.Bool("shrink", true, "TestModel: make failures small")
 	modelFor    = flag.Duration("soak", 0, "TestModel: run one seed after the other for this long")
 )
@@ -137,7 +138,17 @@ func run(t *testing.T, all []action) (trace []string, failure violation) {
 	defer os.RemoveAll(dir)
 	w := newWorld(t, dir)
 	defer w.close()
+	defer func() {
+		// A product that is broken can break the world, too.
+		if p := recover(); p != nil {
+			w.note("%s", debug.Stack())
+			trace, failure = w.trace, violation{"panic", fmt.Sprintf("step %d: panic: %v", w.step, p)}
+		}
+	}()
 	w.setUp()
+	if w.failure.kind != "" {
+		return w.trace, w.failure
+	}
 	w.calm = false
 	for i, a := range all {
 		w.step = i + 1
@@ -181,6 +192,9 @@ func (w *world) setUp() {
 	}
 	for _, role := range []tuf.RoleName{tuf.RoleRoot, tuf.RoleTargets} {
 		w.must(w.rotate(ann, rnd, guns[0], role, false))
+	}
+	for _, gun := range guns {
+		w.must(w.delegate(ann, rnd, gun, true))
 	}
 	for _, m := range w.machines[1:] {
 		for _, gun := range guns {
@@ -282,6 +296,9 @@ func (w *world) cured(m *machine, gun tuf.GUN, do func() error) error {
 		switch {
 		case errors.As(err, &clock):
 			w.must(os.Remove(clock.File))
+			if seen := m.seen[gun]; seen != nil {
+				seen.checked = time.Time{}
+			}
 		case m.keys == w.owners && w.oracle.repos[gun].lost && errors.Is(err, tuf.ErrRollback):
 			w.must(m.dir.Forget(gun)) // the owner knows what was lost
 			delete(m.seen, gun)

@@ -3,12 +3,15 @@ package trust_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -38,6 +41,7 @@ type world struct {
 
 	store     *storage.SQL
 	stores    int // files that were made for store
+	writes    int // into it
 	backup    *backup
 	signer    *signingService
 	instances []*instance
@@ -49,6 +53,7 @@ type world struct {
 	delayed []letter // requests that are still under way
 	calm    bool     // nothing fails
 	depth   int      // of steps within steps
+	about   tuf.GUN  // what the outermost of them is about
 	step    int
 	value   int // the last value that was given to a tag
 	trace   []string
@@ -72,7 +77,7 @@ func newWorld(t testing.TB, dir string) *world {
 	w.owners, w.others = newVault(w), newVault(w)
 	w.thief = &thief{w: w, has: map[tuf.RoleName]tuf.Signer{}}
 	w.openStore(filepath.Join(dir, "store0.db"))
-	w.signer = &signingService{w: w, made: map[tuf.CanonicalID]int{}, forgotten: map[tuf.GUN]int{}}
+	w.signer = &signingService{w: w, made: map[tuf.CanonicalID]int{}, copies: map[tuf.CanonicalID]tuf.Signer{}, forgotten: map[tuf.GUN]int{}}
 	w.signer.restart()
 	for i := range 2 {
 		n := &instance{w: w, id: i}
@@ -127,6 +132,7 @@ func (w *world) openStore(path string) {
 	w.must(err)
 	w.store = store
 	w.stores++
+	w.writes++
 }
 
 // A backup is a copy of the store, with what it published.
@@ -166,9 +172,11 @@ func (w *world) restore() {
 	for _, gun := range guns {
 		if state := w.backup.states[gun]; state != nil {
 			// A refusal says that there is nothing to lower.
-			if err := w.signer.service.LowerFloor(context.Background(), gun, state.docs[tuf.RoleTimestamp].Version); err != nil && !errors.Is(err, signer.ErrRefused) {
+			to := state.docs[tuf.RoleTimestamp].Version
+			if err := w.signer.service.LowerFloor(context.Background(), gun, to); err != nil && !errors.Is(err, signer.ErrRefused) {
 				w.must(err)
 			}
+			w.oracle.lowered(gun, to)
 		}
 	}
 }
@@ -177,7 +185,7 @@ func (w *world) restore() {
 type fault struct {
 	at   int // the call that is hit, counted from 1; 0: none
 	kind string
-	rnd  *rand.Rand // for a step within the step
+	rnd  *mathrand.Rand // for a step within the step
 }
 
 // An instance is one trust server.
@@ -251,7 +259,7 @@ func call[T any](n *instance, work func() (T, error)) (T, error) {
 	return v, err
 }
 
-var serverFaults = []string{"crash before", "crash after", "fail before", "fail after", "away", "within", "within"}
+var serverFaults = []string{"crash before", "crash after", "fail before", "fail after", "away", "within", "within", "within"}
 
 // A gate is the way to the store. Blobs are not counted: in which order they
 // are read is not determined.
@@ -266,6 +274,7 @@ func (g *gate) Current(ctx context.Context, gun tuf.GUN) (*storage.State, error)
 
 func (g *gate) Commit(ctx context.Context, gun tuf.GUN, base *storage.State, files []storage.NewFile, drop []tuf.RoleName, now time.Time, by *storage.Actor) (*storage.State, error) {
 	state, err := call(g.n, func() (*storage.State, error) {
+		g.n.w.writes++
 		state, err := g.Store.Commit(ctx, gun, base, files, drop, now, by)
 		if err == nil {
 			g.n.w.oracle.store(gun)
@@ -279,7 +288,10 @@ func (g *gate) Commit(ctx context.Context, gun tuf.GUN, base *storage.State, fil
 }
 
 func (g *gate) Delete(ctx context.Context, base *storage.State, now time.Time, by storage.Actor) error {
-	_, err := call(g.n, func() (struct{}, error) { return struct{}{}, g.Store.Delete(ctx, base, now, by) })
+	_, err := call(g.n, func() (struct{}, error) {
+		g.n.w.writes++
+		return struct{}{}, g.Store.Delete(ctx, base, now, by)
+	})
 	if err == nil {
 		g.n.knows[base.GUN] = base.Seq + 1
 	}
@@ -345,6 +357,7 @@ func (g gateOfKeys) Ping(ctx context.Context) error { return g.n.w.signer.reacha
 type signingService struct {
 	w         *world
 	db        *database.DB
+	table     *signer.Table
 	service   *signer.Service
 	skew      time.Duration
 	away      bool
@@ -352,6 +365,8 @@ type signingService struct {
 	after     bool
 	made      map[tuf.CanonicalID]int // the incarnation in which a key was made
 	forgotten map[tuf.GUN]int
+	asked     int                            // for keys
+	copies    map[tuf.CanonicalID]tuf.Signer // of two keys in three, which a thief has, too
 }
 
 func (v *signingService) clock() time.Time { return v.w.now.Add(v.skew) }
@@ -366,9 +381,9 @@ func (v *signingService) restart() {
 	v.w.must(err)
 	kek, err := signer.NewKEK(signer.KEKConfig{Current: local})
 	v.w.must(err)
-	table, err := signer.OpenTable(context.Background(), v.db, kek)
+	v.table, err = signer.OpenTable(context.Background(), v.db, kek)
 	v.w.must(err)
-	v.service, err = signer.New(signer.Config{Table: table, Now: v.clock, Limits: signer.Limits{KeysPerDay: 1000}})
+	v.service, err = signer.New(signer.Config{Table: v.table, Now: v.clock, Limits: signer.Limits{KeysPerDay: 1000}})
 	v.w.must(err)
 	v.crash = 0
 }
@@ -384,6 +399,9 @@ func (v *signingService) create(ctx context.Context, t tuf.KeyType, role tuf.Rol
 	if err := v.reachable(); err != nil {
 		return tuf.PublicKey{}, err
 	}
+	if v.asked++; v.asked%3 != 0 {
+		v.bring(ctx, role, gun)
+	}
 	key, err := v.service.CreateKey(ctx, t, role, gun)
 	if err == nil {
 		v.w.oracle.know(key)
@@ -392,6 +410,18 @@ func (v *signingService) create(ctx context.Context, t tuf.KeyType, role tuf.Rol
 		}
 	}
 	return key, err
+}
+
+// bring imports a key that was made elsewhere, unless one is pending: the next
+// one that is asked for.
+func (v *signingService) bring(ctx context.Context, role tuf.RoleName, gun tuf.GUN) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	v.w.must(err)
+	s, err := tuf.NewSigner(private)
+	v.w.must(err)
+	if _, err := v.table.Import(ctx, private, role, gun, false, v.clock()); err == nil {
+		v.copies[s.PublicKey().CanonicalID()] = s
+	}
 }
 
 func (v *signingService) sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error) {
@@ -512,7 +542,7 @@ func (n wire) RoundTrip(r *http.Request) (*http.Response, error) {
 var networkFaults = []string{"lost", "answer lost", "answer lost", "late", "behind others", "twice", "portal", "busy", "within", "within", "within after"}
 
 // free chooses an instance that can answer.
-func (w *world) free(rnd *rand.Rand) *instance {
+func (w *world) free(rnd *mathrand.Rand) *instance {
 	i := 0
 	if rnd != nil {
 		i = rnd.IntN(len(w.instances))
