@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -407,7 +408,7 @@ func (s *admin) export(ctx context.Context, i storage.Incarnation, v *shown, dir
 	}
 	again := map[string]int{} // a delegation that came back has had a version twice
 	err = s.eachKept(ctx, i, func(k storage.Kept, raw []byte) error {
-		name := fmt.Sprintf("%d.%s", k.Version, url.PathEscape(string(k.Role)))
+		name := exportName(k.Version, k.Role)
 		if again[name]++; again[name] > 1 {
 			name = fmt.Sprintf("%s.%d", name, again[name])
 		}
@@ -421,6 +422,19 @@ func (s *admin) export(ctx context.Context, i storage.Incarnation, v *shown, dir
 	}
 	return os.Rename(made, dir)
 }
+
+// exportName is what the file of a role is called in an export, without .json. A
+// name that would be too long for a file ends in a hash of the role's.
+func exportName(version int64, role tuf.RoleName) string {
+	name := fmt.Sprintf("%d.%s", version, url.PathEscape(string(role)))
+	if len(name) > maxExportName {
+		name = fmt.Sprintf("%s~%x", name[:maxExportName-65], sha256.Sum256([]byte(role)))
+	}
+	return name
+}
+
+// maxExportName leaves room for what is put behind a name, in bytes.
+const maxExportName = 240
 
 func writeSynced(path string, raw []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)

@@ -296,6 +296,27 @@ func TestAdminExpiringAndKeys(t *testing.T) {
 	}
 }
 
+// Every role that a repository can have makes a name that a file can have, and
+// one of its own.
+func TestExportedNames(t *testing.T) {
+	t.Parallel()
+	long := "targets/" + strings.Repeat("a/", 123)
+	seen := map[string]bool{}
+	for _, role := range []tuf.RoleName{tuf.RoleRoot, "targets/a", tuf.RoleName(long + "b"), tuf.RoleName(long + "c"), tuf.RoleName("targets/" + strings.Repeat("a", 247))} {
+		if !role.Valid() {
+			t.Fatalf("%q is no role", role)
+		}
+		name := exportName(1<<53, role)
+		if len(name+".2.json") > 255 || seen[name] || strings.Contains(name, "/") {
+			t.Errorf("%s is exported as %s", role, name)
+		}
+		seen[name] = true
+	}
+	if got := exportName(3, "targets/a"); got != "3.targets%2Fa" {
+		t.Errorf("targets/a is exported as %s", got)
+	}
+}
+
 // In the folder of a sandbox both stores are at hand, running or not.
 func TestAdminResetInAFolder(t *testing.T) {
 	t.Parallel()
