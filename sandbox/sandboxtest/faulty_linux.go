@@ -34,7 +34,8 @@ func Main() {
 }
 
 // run runs a program, and returns what the first change would have been that
-// did not happen, or how the program ended.
+// did not happen, or how the program ended; and before that, if all is to
+// happen, what did.
 func (f Fault) run(args []string) (what string, err error) {
 	program, err := exec.LookPath(args[0])
 	if err != nil {
@@ -64,7 +65,7 @@ func (f Fault) run(args []string) (what string, err error) {
 	}
 	seen := map[int]bool{pid: true}
 	failing := map[int]bool{} // threads that are in a call that fails
-	n := 0                    // changes so far
+	n, happened := 0, ""      // changes so far
 	for thread, signal := pid, 0; ; {
 		goOn := syscall.PtraceSyscall
 		if n == f.First+f.Count && !failing[thread] {
@@ -78,7 +79,7 @@ func (f Fault) run(args []string) (what string, err error) {
 			if what == "" || f.Errno != 0 {
 				what = strings.TrimPrefix(fmt.Sprintf("%s, ended %d", what, status.ExitStatus()), ", ")
 			}
-			return what, nil
+			return happened + what, nil
 		}
 		signal = 0
 		switch stop := status.StopSignal(); {
@@ -97,6 +98,9 @@ func (f Fault) run(args []string) (what string, err error) {
 				break
 			}
 			if n++; n <= f.First {
+				if f.Count == 0 {
+					happened += change + "\n"
+				}
 				break
 			}
 			if what == "" {

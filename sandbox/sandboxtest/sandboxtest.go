@@ -22,7 +22,7 @@ type Fault struct {
 	First  int    // the first change that does not happen, counted from 0
 	Count  int    // and how many do not, one after the other; after that all is well
 	Dir    string // the folder, absolute
-	Report string // a file for what the first of them would have been, and ", ended STATUS"
+	Report string // a file for what the first of them would have been, and ", ended STATUS"; with a Count of 0 for what the changes before First were, a line each
 }
 
 // fixed is how many arguments stand before those of the program.
