@@ -24,8 +24,12 @@ func (silent) Fetch(ctx context.Context, _ tuf.GUN, _ tuf.Want) ([]byte, error) 
 func TestUpdateDeadline(t *testing.T) {
 	t.Parallel()
 	r := Open("registry.example/app", Config{Remote: silent{}, Dir: NewDir(t.TempDir()), Deadline: time.Millisecond})
-	if _, err := r.Update(t.Context()); !errors.Is(err, ErrUnreachable) || !errors.Is(err, errLate) {
-		t.Errorf("Update = %v, want ErrUnreachable for being late", err)
+	for name, ask := range map[string]func(context.Context) (*tuf.Set, error){"Update": r.Update, "Look": r.Look, "Afresh": r.Afresh} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := ask(ctx); !errors.Is(err, ErrUnreachable) || !errors.Is(err, errLate) {
+			t.Errorf("%s = %v, want ErrUnreachable for being late", name, err)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -21,12 +21,9 @@ func (r *Repository) Look(ctx context.Context) (*tuf.Set, error) {
 	}
 	now := r.c.Now()
 	o := r.options(now)
-	have, err := r.recall(o)
+	have, err := r.known(now, o)
 	if err != nil {
 		return nil, err
-	}
-	if now.Before(have.Checked.Add(-clockSlack)) {
-		return nil, &ClockError{Now: now, Seen: have.Checked, File: r.c.Dir.file(stateName(r.gun))}
 	}
 	set, err := r.walk(ctx, tuf.Begin(r.gun, have.past, o), have)
 	if err == nil {

@@ -82,23 +82,25 @@ func (r *Repository) recall(o tuf.Options) (local, error) {
 	return local{past, m}, nil
 }
 
+// known is recall for those who are about to ask the server: it refuses a clock
+// that was set back since they last did.
+func (r *Repository) known(now time.Time, o tuf.Options) (local, error) {
+	have, err := r.recall(o)
+	if err == nil && now.Before(have.Checked.Add(-clockSlack)) {
+		err = &ClockError{Now: now, Seen: have.Checked, File: r.c.Dir.file(stateName(r.gun))}
+	}
+	return have, err
+}
+
 func (r *Repository) update(ctx context.Context) (*tuf.Set, error) {
 	now := r.c.Now()
 	o := r.options(now)
-	have, err := r.recall(o)
+	have, err := r.known(now, o)
 	if err != nil {
 		return nil, err
 	}
-	if now.Before(have.Checked.Add(-clockSlack)) {
-		return nil, &ClockError{Now: now, Seen: have.Checked, File: r.c.Dir.file(stateName(r.gun))}
-	}
 	u := tuf.Begin(r.gun, have.past, o)
-	bounded, cancel := context.WithTimeout(ctx, r.c.Deadline)
-	set, err := r.walk(bounded, u, have)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		err = &Unreachable{r.c.Remote.Host(), fmt.Errorf("%w: %w", errLate, err)}
-	}
-	cancel()
+	set, err := r.walk(ctx, u, have)
 	changed := u.Verified()
 	if len(changed) > 0 { // attacks.md R9: also after an error
 		if e := r.c.Dir.save(r.gun, have.past, changed, o, set); e != nil {
@@ -123,8 +125,18 @@ func (r *Repository) update(ctx context.Context) (*tuf.Set, error) {
 	return nil, err
 }
 
-// walk feeds u from the server.
+// walk feeds u from the server, within the limit for all of its files together.
 func (r *Repository) walk(ctx context.Context, u *tuf.Update, have local) (*tuf.Set, error) {
+	bounded, cancel := context.WithTimeout(ctx, r.c.Deadline)
+	defer cancel()
+	set, err := r.feed(bounded, u, have)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = &Unreachable{r.c.Remote.Host(), fmt.Errorf("%w: %w", errLate, err)}
+	}
+	return set, err
+}
+
+func (r *Repository) feed(ctx context.Context, u *tuf.Update, have local) (*tuf.Set, error) {
 	hidden := have.past == nil // whether a missing root means that there is nothing
 	for {
 		w, ok := u.Next()
