@@ -254,6 +254,9 @@ func (e *Error) body() []byte {
 	if b == nil {
 		b, _ = (&Error{Code: e.Code, Message: e.Code.describe().message}).encode(nil) // cannot fail: no detail
 	}
+	if len(b) > MaxErrorBody { // a code that another server made up
+		b, _ = (&Error{Code: Unknown, Message: Unknown.describe().message}).encode(nil)
+	}
 	return b
 }
 

@@ -31,6 +31,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"count":1,"records":[{"ID":"7","CreatedAt":"2026-11-28T12:00:00Z","GUN":"a/b","Version":3,"SHA256":"ab","Category":"update"}]}`), "change_id=7&records=-5")
 	f.Add([]byte("{\"records\":[{\"CreatedAt\":\"\x7f\"}]}"), "")
 	f.Add([]byte(`{"errors":[{"code":"INVALID_UPDATE","message":"m","detail":{"Name":"ErrBadTargets","Error":{"Msg":"x"}}}]}`), "change_id=x&records=0")
+	f.Add([]byte(`{"errors":[{"code":"`+strings.Repeat("<", 900)+`"}]}`), "")
 	f.Add([]byte(`{"errors":[{"code":"VERSION","message":"m","detail":{}}]}`), "records=99999999999999999999&change_id=-1")
 	f.Add([]byte(`{"keytype":"ecdsa","keyval":{"public":"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEgl3rzMPMEKhS1k/AX16MM4PdidpjJr+z4pj0Td+30QnpbOIARgpyR1PiFztU8BZlqG3cUazvFclr2q/xHvfrqw==","private":null}}`), "")
 	f.Fuzz(func(t *testing.T, body []byte, query string) {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/iechor/trust/backup"
 	"github.com/iechor/trust/keys"
@@ -321,6 +322,9 @@ func FuzzParseShare(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		s, err := backup.ParseShare(raw)
 		if err != nil {
+			if strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("ParseShare(%q) = %q", raw, err)
+			}
 			return
 		}
 		again, err := backup.ParseShare([]byte(s.Lines()))

@@ -72,6 +72,7 @@ func FuzzParseRef(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := ParseRef(s)
 		if err != nil {
+			oneLine(t, s, err)
 			return
 		}
 		if again, err := ParseRef(r.String()); err != nil || again != r {
@@ -89,6 +90,7 @@ func FuzzParseManifest(f *testing.F) {
 			if !errors.Is(err, ErrUnsupported) {
 				t.Errorf("parseManifest(%q) = %v, want ErrUnsupported", raw, err)
 			}
+			oneLine(t, raw, err)
 			return
 		}
 		if m.Digest != DigestOf(raw) || m.Size != int64(len(raw)) || m.Index() == !m.config.Digest.IsZero() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // The reasons why metadata is refused or cannot be made. Those about a file
@@ -44,8 +45,19 @@ type Malformed struct{ Reason string }
 func (e *Malformed) Error() string   { return "not valid metadata: " + e.Reason }
 func (e *Malformed) Is(t error) bool { return t == ErrMalformed }
 
+// malformed says it in one line that no terminal obeys, though names out of the
+// file can be in it.
 func malformed(format string, a ...any) error {
-	return &Malformed{Reason: fmt.Sprintf(format, a...)}
+	return &Malformed{Reason: printable(fmt.Sprintf(format, a...))}
+}
+
+func printable(text string) string {
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, text)
 }
 
 // A Shortage says how many of the keys that must sign did. It matches

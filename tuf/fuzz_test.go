@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/secure-systems-lab/go-securesystemslib/cjson"
 
@@ -38,6 +39,14 @@ var fuzzRoles = []tuf.RoleName{tuf.RoleRoot, tuf.RoleTimestamp, tuf.RoleSnapshot
 
 func fuzzRole(n byte) tuf.RoleName { return fuzzRoles[int(n)%len(fuzzRoles)] }
 
+// An error says what is wrong in one line that no terminal obeys.
+func oneLine(t *testing.T, what any, err error) {
+	t.Helper()
+	if strings.ContainsFunc(err.Error(), unicode.IsControl) {
+		t.Errorf("%q is answered with %q", what, err)
+	}
+}
+
 // What is decoded can be written again, and then says the same.
 func FuzzDecode(f *testing.F) {
 	vectors(f, func(role tuf.RoleName, raw []byte) {
@@ -47,10 +56,12 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+	f.Add(byte(3), []byte(`{"signed":{"_type":"\u001b[31m\u007f"},"signatures":[]}`))
 	f.Fuzz(func(t *testing.T, n byte, raw []byte) {
 		role := fuzzRole(n)
 		m, err := tuf.Outline(role, raw, tuf.Options{})
 		if err != nil {
+			oneLine(t, raw, err)
 			return
 		}
 		if m.Version < 1 || !json.Valid(raw) {
@@ -83,6 +94,7 @@ func FuzzCanonical(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		got, err := tuf.Canonical(raw)
 		if err != nil {
+			oneLine(t, raw, err)
 			return
 		}
 		if !json.Valid(raw) {
@@ -120,6 +132,7 @@ func FuzzPublicKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw, sig []byte) {
 		var k, again tuf.PublicKey
 		if err := k.UnmarshalJSON(raw); err != nil {
+			oneLine(t, raw, err)
 			return
 		}
 		out, err := k.MarshalJSON()

@@ -172,7 +172,7 @@ func (k PublicKey) Equal(o PublicKey) bool { return k.Type == o.Type && bytes.Eq
 // that do not fit the type.
 func (k PublicKey) Public() (crypto.PublicKey, error) {
 	bad := func(format string, a ...any) (crypto.PublicKey, error) {
-		return nil, fmt.Errorf("%w: %s", ErrKey, fmt.Sprintf(format, a...))
+		return nil, fmt.Errorf("%w: %s", ErrKey, printable(fmt.Sprintf(format, a...)))
 	}
 	var pub any
 	var err error

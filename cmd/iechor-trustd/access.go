@@ -68,7 +68,7 @@ func eachWord(n *yaml.Node, path, words []string, fn func(key, value *yaml.Node)
 	if n.Kind != yaml.MappingNode {
 		where := ""
 		if len(path) > 0 {
-			where = strings.Join(path, ".") + ": "
+			where = printable(strings.Join(path, ".")) + ": "
 		}
 		return fmt.Errorf("line %d: %skeys and values belong here", n.Line, where)
 	}
@@ -123,11 +123,11 @@ func (f *accessFile) subjects(n *yaml.Node, where string, groups bool) (all []se
 	case n == nil, n.ShortTag() == "!!null":
 		return nil, nil
 	case n.Kind != yaml.SequenceNode:
-		return nil, fmt.Errorf("line %d: %s: a list of names belongs here", n.Line, where)
+		return nil, fmt.Errorf("line %d: %s: a list of names belongs here", n.Line, printable(where))
 	}
 	for _, item := range n.Content {
 		if item.Kind != yaml.ScalarNode {
-			return nil, fmt.Errorf("line %d: %s: a list of names belongs here", item.Line, where)
+			return nil, fmt.Errorf("line %d: %s: a list of names belongs here", item.Line, printable(where))
 		}
 		name, isGroup := strings.CutPrefix(item.Value, groupPrefix)
 		if isGroup {

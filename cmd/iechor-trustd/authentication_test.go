@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 
 	"fmt"
 	"io"
@@ -419,9 +420,15 @@ func TestAccessFile(t *testing.T) {
 
 func FuzzAccessFile(f *testing.F) {
 	f.Add([]byte(accessRules))
+	for _, s := range []string{"\"\\e\": 1\n\"\\e\": 1\n", "repositories: {\"\\e[31m/*\": [x]}\n", "repositories: {\"a/\\e\": {pull: x, push: [[]]}}\n", "groups: {\"\\e\": [x]}\n", "groups: {a: {}}\n", "repositories: {a: {pull: [\"\\e\"]}}\n"} {
+		f.Add([]byte(s))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		rules, err := parseAccess(raw)
 		if err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\n") { // one for each thing that is wrong
+				oneLine(t, raw, errors.New(line))
+			}
 			return
 		}
 		// Without a login nobody ever gets more than to read.

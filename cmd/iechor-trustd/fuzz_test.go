@@ -39,7 +39,7 @@ func FuzzSettings(f *testing.F) {
 	}
 	for _, s := range []string{
 		"a: &a [*a]\n", "signer: &x {url: *x}\n", "idle: 99999999999999999999d\n", "prefixes: [a/, b/]\nprefixes: []\n", "\"\\e[31m\": 1\n",
-		"identities: {\"\\e[31m\": [sign], x: {}}\n", "? [a]\n: b\n", "listen: !!binary AAAA\n", "--- a\n--- b\n",
+		"identities: {\"\\e[31m\": [sign], x: {}}\n", "? [a]\n: b\n", "\"\\e[31m\": 1\n\"\\e[31m\": 1\n", "identities:\n  \"\\e\":\n    \"\\e\": {}\n    \"\\e\": {}\n", "listen: !!binary AAAA\n", "--- a\n--- b\n",
 	} {
 		f.Add([]byte(s))
 	}

@@ -59,3 +59,15 @@ func TestLogIsForTerminals(t *testing.T) {
 func plain(text string) bool {
 	return !strings.ContainsFunc(text, func(c rune) bool { return c != '\n' && !unicode.IsPrint(c) })
 }
+
+// Found by FuzzSettings: a key that stands twice is told, and not obeyed.
+func TestSettingTwiceIsOneLine(t *testing.T) {
+	t.Parallel()
+	const twice = "\"\\e[31m\": 1\n\"\\e[31m\": 1\n"
+	_, access := parseAccess([]byte(twice))
+	for what, err := range map[string]error{"settings": parseConfig([]byte(twice), defaultServerConfig()), "access rules": access} {
+		if err == nil || !strings.Contains(err.Error(), "stands in line 1 already") || !plain(err.Error()) {
+			t.Errorf("%s: %q", what, err)
+		}
+	}
+}

@@ -224,7 +224,7 @@ func fill(v reflect.Value, n *yaml.Node, path []string) error {
 		if len(path) == 0 {
 			return fmt.Errorf("line %d: %w", n.Line, fmt.Errorf(format, a...))
 		}
-		return fmt.Errorf("line %d: %s: %w", n.Line, strings.Join(path, "."), fmt.Errorf(format, a...))
+		return fmt.Errorf("line %d: %s: %w", n.Line, printable(strings.Join(path, ".")), fmt.Errorf(format, a...))
 	}
 	switch {
 	case v.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
@@ -300,7 +300,7 @@ func eachKey(n *yaml.Node, path []string, fn func(key, value *yaml.Node) error) 
 			continue
 		}
 		if line, twice := lines[key.Value]; twice {
-			wrong = append(wrong, fmt.Errorf("line %d: %s stands in line %d already", key.Line, strings.Join(append(slices.Clone(path), key.Value), "."), line))
+			wrong = append(wrong, fmt.Errorf("line %d: %s stands in line %d already", key.Line, printable(strings.Join(append(slices.Clone(path), key.Value), ".")), line))
 			continue
 		}
 		lines[key.Value] = key.Line

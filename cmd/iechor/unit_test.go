@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -163,7 +164,7 @@ func FuzzConfig(f *testing.F) {
 		if err == nil {
 			return
 		}
-		if sentence, hints, exit := explain(err); exit == exitDone || len(hints) == 0 || strings.ContainsAny(sentence, "\n\x1b") {
+		if sentence, hints, exit := explain(err); exit == exitDone || len(hints) == 0 || strings.ContainsFunc(sentence, unicode.IsControl) {
 			t.Errorf("explain(%v) = %q, %q, %d", err, sentence, hints, exit)
 		}
 	})

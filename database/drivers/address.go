@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/iechor/trust/database"
 )
@@ -65,7 +66,7 @@ func parse(setting string, env func(string) string) (*Address, error) {
 		return nil, fmt.Errorf("the setting is longer than %d bytes", maxSetting)
 	}
 	for _, c := range setting {
-		if c < ' ' || c == 0x7f {
+		if unicode.IsControl(c) {
 			return nil, errors.New("the setting holds a control character, a line break perhaps")
 		}
 	}
