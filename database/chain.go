@@ -103,20 +103,24 @@ func (c Chain) AppendAll(ctx context.Context, t *Tx, entries []Link) (last Link,
 	if last, err = c.last(ctx, t); err != nil {
 		return Link{}, err
 	}
-	if len(entries) == 0 {
-		return last, nil
-	}
-	var args []any
-	for _, l := range entries {
-		l.ID = last.ID + 1
-		l.Hash = link(last.Hash, l.ID, l.Entry)
-		args = append(args, l.ID, l.GUN, l.Hash[:], l.Entry)
-		last = l
-	}
-	if _, err := t.Exec(ctx, "INSERT INTO "+c.Table+" (id, gun, hash, entry) VALUES "+List(len(entries), "(?, ?, ?, ?)"), args...); err != nil {
+	rows, last := c.After(last, entries)
+	if err := t.Write(ctx, rows); err != nil {
 		return Link{}, fmt.Errorf("append to %s: %w", c.Table, err)
 	}
 	return last, nil
+}
+
+// After returns the rows of entries, of which GUN and Entry are set, behind the
+// last entry, of which ID and Hash are known, and the last one in its place.
+func (c Chain) After(last Link, entries []Link) (Rows, Link) {
+	rows := Rows{Table: c.Table, Set: []string{"id", "gun", "hash", "entry"}}
+	for _, l := range entries {
+		l.ID = last.ID + 1
+		l.Hash = link(last.Hash, l.ID, l.Entry)
+		rows.Values = append(rows.Values, []any{l.ID, l.GUN, l.Hash[:], l.Entry})
+		last = l
+	}
+	return rows, last
 }
 
 // List returns what, n times, with commas between: placeholders of as many

@@ -10,7 +10,8 @@
 // The package imports no driver: it knows errors by their methods and codes.
 // A [Chain] is an append-only log in a table of it, which can be verified.
 // A [Group] runs together what several callers ask for at once.
-// Read database.go, then statements.go, migrate.go, errors.go, chain.go, group.go.
+// Read database.go, then rows.go, postgres.go, statements.go, migrate.go,
+// errors.go, chain.go, group.go.
 package database
 
 import (
@@ -123,15 +124,22 @@ const (
 // known. With any other error nothing was written.
 //
 // fn must not call Update: on SQLite it would wait for itself until ctx ends.
-func (d *DB) Update(ctx context.Context, fn func(*Tx) error) (err error) {
+func (d *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	return d.UpdateAfter(ctx, "", fn)
+}
+
+// UpdateAfter is Update for a transaction that begins with these statements,
+// which have neither parameters nor results. On PostgreSQL they take no round
+// trip of their own; on other dialects there must be none.
+func (d *DB) UpdateAfter(ctx context.Context, first string, fn func(*Tx) error) (err error) {
 	ctx, end := d.around(ctx, "update")
 	defer func() { end(err) }()
-	var o *sql.TxOptions // SQLite is always serializable, a session of MySQL if nothing else is said
+	m := mode{first: first} // SQLite is always serializable, a session of MySQL if nothing else is said
 	if d.dialect == PostgreSQL {
-		o = &sql.TxOptions{Isolation: sql.LevelSerializable}
+		m.options = &sql.TxOptions{Isolation: sql.LevelSerializable}
 	}
 	var used usage
-	err = d.retry(ctx, func() error { return d.write(ctx, o, used.by(d, fn)) })
+	err = d.retry(ctx, func() error { return d.write(ctx, m, used.by(d, fn)) })
 	return used.done(ctx, d, err)
 }
 
@@ -171,11 +179,19 @@ func (d *DB) around(ctx context.Context, what string) (context.Context, func(err
 	return d.Around(ctx, what)
 }
 
-func (d *DB) readOnly() *sql.TxOptions {
+// A mode is how a transaction begins.
+type mode struct {
+	options *sql.TxOptions
+	first   string // see [DB.UpdateAfter]
+}
+
+func (m mode) readOnly() bool { return m.options != nil && m.options.ReadOnly }
+
+func (d *DB) readOnly() mode {
 	if d.dialect == SQLite {
-		return &sql.TxOptions{ReadOnly: true}
+		return mode{options: &sql.TxOptions{ReadOnly: true}}
 	}
-	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
+	return mode{options: &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}}
 }
 
 // retry runs a transaction, and counts how that went.
@@ -240,7 +256,7 @@ type beginner interface {
 	BeginTx(context.Context, *sql.TxOptions) (*sql.Tx, error)
 }
 
-func (d *DB) write(ctx context.Context, o *sql.TxOptions, fn func(*Tx) error) error {
+func (d *DB) write(ctx context.Context, m mode, fn func(*Tx) error) error {
 	if d.writing != nil {
 		select {
 		case d.writing <- struct{}{}:
@@ -249,21 +265,29 @@ func (d *DB) write(ctx context.Context, o *sql.TxOptions, fn func(*Tx) error) er
 			return ctx.Err()
 		}
 	}
-	return d.once(ctx, o, fn)
+	return d.once(ctx, m, fn)
 }
 
 // once runs a transaction on a connection that is not used again if it turns
 // out to be of no use.
-func (d *DB) once(ctx context.Context, o *sql.TxOptions, fn func(*Tx) error) error {
+func (d *DB) once(ctx context.Context, m mode, fn func(*Tx) error) error {
 	if d.dialect == SQLite {
-		return d.on(ctx, d.db, o, fn)
+		return d.on(ctx, d.db, m, fn)
 	}
 	conn, err := d.db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", d.dialect.unreachable(err))
 	}
 	defer func() { _ = conn.Close() }() // back to the pool, if it is not gone
-	return d.judged(conn, d.on(ctx, conn, o, fn))
+	return d.judged(conn, d.onConn(ctx, conn, m, fn))
+}
+
+// onConn runs a transaction on a connection to a server.
+func (d *DB) onConn(ctx context.Context, conn *sql.Conn, m mode, fn func(*Tx) error) error {
+	if d.dialect == PostgreSQL {
+		return d.onPostgres(ctx, conn, m, fn)
+	}
+	return d.on(ctx, conn, m, fn)
 }
 
 // judged returns err, what became of a transaction on conn; as [*lost] if the
@@ -289,8 +313,8 @@ func (d *DB) judged(conn *sql.Conn, err error) error {
 }
 
 // on runs a transaction on b.
-func (d *DB) on(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) error) error {
-	tx, err := b.BeginTx(ctx, o)
+func (d *DB) on(ctx context.Context, b beginner, m mode, fn func(*Tx) error) error {
+	tx, err := b.BeginTx(ctx, m.options)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
@@ -300,24 +324,21 @@ func (d *DB) on(ctx context.Context, b beginner, o *sql.TxOptions, fn func(*Tx) 
 	if err := fn(&Tx{run: tx, dialect: d.dialect}); err != nil {
 		return err
 	}
-	readOnly := o != nil && o.ReadOnly
-	if d.dialect == PostgreSQL && !readOnly {
-		// A commit that waits for a standby and is stopped by the limit says
-		// that it has succeeded, on this one server.
-		if _, err := tx.ExecContext(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
-			return fmt.Errorf("commit: %w", err)
-		}
-	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
-		if readOnly || d.dialect.again(err) || notSent(err) {
-			return fmt.Errorf("commit: %w", err)
-		}
-		return &uncertain{err}
+		return d.commitError(m, err)
 	}
 	return nil
+}
+
+// commitError judges what became of a transaction whose end failed with err.
+func (d *DB) commitError(m mode, err error) error {
+	if m.readOnly() || d.dialect.again(err) || notSent(err) {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return &uncertain{err}
 }
 
 // A Tx is a transaction. It ends when the function that got it returns; its
@@ -329,7 +350,8 @@ type Tx struct {
 	missed   []string    // statements that were not in prepared
 }
 
-// A runner is a *sql.Tx, or the *sql.Conn of a single statement.
+// A runner is a *sql.Tx, or the *sql.Conn of a single statement or of a
+// transaction of PostgreSQL.
 type runner interface {
 	ExecContext(context.Context, string, ...any) (sql.Result, error)
 	QueryContext(context.Context, string, ...any) (*sql.Rows, error)

@@ -51,10 +51,11 @@ func (e *uncertain) Error() string {
 func (e *uncertain) Unwrap() []error { return []error{ErrUncertain, e.err} }
 
 // notSent reports whether err, returned by Commit, came from database/sql
-// before the driver was asked: then the transaction is rolled back for sure.
-// A driver that gave up waiting for the answer wraps the reason.
+// before the driver was asked, or from PostgreSQL about a transaction that had
+// failed before: then it is rolled back for sure. A driver that gave up waiting
+// for the answer wraps the reason.
 func notSent(err error) bool {
-	return err == sql.ErrTxDone || err == context.Canceled || err == context.DeadlineExceeded
+	return err == sql.ErrTxDone || err == context.Canceled || err == context.DeadlineExceeded || failed(err)
 }
 
 // The drivers' errors, by what they can tell. The MySQL driver's error has a

@@ -75,6 +75,13 @@ func (g *Group[Q, A]) Do(ctx context.Context, q Q) (A, error) {
 	return m.answer.Value, m.answer.Err
 }
 
+// Waiting returns how many wait for a batch.
+func (g *Group[Q, A]) Waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.waiting)
+}
+
 // appoint has the first of those who wait lead. g.mu must be held.
 func (g *Group[Q, A]) appoint() {
 	if g.running = len(g.waiting) > 0; g.running {

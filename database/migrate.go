@@ -143,7 +143,7 @@ func (d *DB) Migrated(ctx context.Context) (all []string, err error) {
 
 func (d *DB) migrate(ctx context.Context, component string, steps []migration) error {
 	if d.dialect == SQLite {
-		return d.write(ctx, nil, func(t *Tx) error { return t.migrate(ctx, component, steps) })
+		return d.write(ctx, mode{}, func(t *Tx) error { return t.migrate(ctx, component, steps) })
 	}
 	conn, err := d.db.Conn(ctx)
 	if err != nil {
@@ -157,7 +157,7 @@ func (d *DB) migrate(ctx context.Context, component string, steps []migration) e
 		}
 		defer release()
 	}
-	return d.judged(conn, d.on(ctx, conn, nil, func(t *Tx) error {
+	return d.judged(conn, d.onConn(ctx, conn, mode{}, func(t *Tx) error {
 		if d.dialect == PostgreSQL {
 			// The isolation level is read committed here: a snapshot taken
 			// before the wait for this lock would not show what the other did.

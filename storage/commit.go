@@ -36,37 +36,13 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 	if err := sound(gun, base, files, drop); err != nil {
 		return nil, err
 	}
-	// Compression takes longer than the rest; the writer's lock is not held.
+	// Compression takes longer than the rest; nobody waits for it.
 	ready := make([]packed, len(files))
 	for i, f := range files {
 		ready[i] = packed{NewFile: f, digest: sha256.Sum256(f.Raw), data: s.codec.pack(f.Raw)}
 	}
-	var state *State
-	err := s.inTurn(ctx, func(t *database.Tx) error {
-		timestamp := slices.IndexFunc(ready, func(f packed) bool { return f.Role == tuf.RoleTimestamp })
-		r, err := advanceAs(ctx, t, gun, base, now, timestamp >= 0)
-		if err != nil {
-			return err
-		}
-		for _, role := range drop {
-			if err := r.drop(ctx, t, role, now); err != nil {
-				return fmt.Errorf("drop %s: %w", role, err)
-			}
-		}
-		if err := r.put(ctx, t, ready, now, now); err != nil {
-			return err
-		}
-		if timestamp >= 0 {
-			if err := tell(ctx, t, r.change, gun, ready[timestamp].Version, ready[timestamp].digest[:], now); err != nil {
-				return err
-			}
-		}
-		if state, err = current(ctx, t, gun); err != nil || by == nil {
-			return err
-		}
-		return record(ctx, t, AuditRecord{At: now, Act: Publish, Repository: gun, Actor: *by, Seq: state.Seq, Incarnation: state.Incarnation,
-			Version: state.Roles[tuf.RoleTimestamp].Version, Files: published(ready), Dropped: drop})
-	})
+	p := &pending{ctx: ctx, gun: gun, base: base, files: ready, drop: drop, now: now, by: by}
+	state, err := s.commits.Do(ctx, p)
 	switch {
 	case errors.Is(err, database.ErrUncertain):
 		return s.settle(ctx, gun, ready, err)
@@ -77,6 +53,71 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 		return nil, err
 	}
 	return state, nil
+}
+
+// errRefused ends a transaction in which nothing is left to be done.
+var errRefused = errors.New("everything was refused")
+
+// commitTogether commits a batch of different repositories in one transaction.
+// Each of them has its state or its error if that succeeds, which is judged for
+// each of them alone: what is refused writes nothing and takes no number.
+func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
+	err := s.inTurn(ctx, func(t *database.Tx) error {
+		have, err := look(ctx, t, batch)
+		if err != nil {
+			return err
+		}
+		var w writing
+		var entries []database.Link
+		var stale []*pending
+		seq, change := have.seq, have.change
+		for _, p := range batch {
+			p.state, p.err = nil, nil
+			r := have.repositories[p.gun]
+			if p.err = r.judge(p); p.err != nil {
+				continue
+			}
+			seq++
+			if !p.same(r) {
+				stale = append(stale, p)
+			}
+			p.state = p.after(r, seq)
+			if err := w.advance(ctx, t, p, r, seq); err != nil {
+				return err
+			}
+			if e, ok := p.timestamp(); ok {
+				change++
+				w.changes = append(w.changes, []any{change, string(p.gun), e.Version, e.digest[:], p.now.UnixMicro()})
+			}
+			if p.by == nil {
+				continue
+			}
+			raw, err := AuditRecord{At: p.now, Act: Publish, Repository: p.gun, Actor: *p.by, Seq: seq, Incarnation: p.state.Incarnation,
+				Version: p.state.Roles[tuf.RoleTimestamp].Version, Files: published(p.files), Dropped: p.drop}.encode()
+			if err != nil {
+				return err
+			}
+			entries = append(entries, database.Link{GUN: string(p.gun), Entry: raw})
+		}
+		if seq == have.seq {
+			return errRefused
+		}
+		audit, _ := trail.After(have.audit, entries)
+		counters := database.Rows{Table: "counters", By: []string{"id"}, Set: []string{"seq", "change_id"}, Values: [][]any{{int64(1), seq, change}}}
+		if err := w.write(ctx, t, counters, audit); err != nil {
+			return err
+		}
+		for _, p := range stale {
+			if p.state, err = current(ctx, t, p.gun); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == errRefused {
+		return nil
+	}
+	return err
 }
 
 // published names the files of a commit, without the timestamp, which says
@@ -135,67 +176,49 @@ func sound(gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName) error
 // one row of counters, so they wait for their turn before they look at
 // anything: to be refused at the end, and to begin again, takes longer.
 func (s *SQL) inTurn(ctx context.Context, fn func(*database.Tx) error) error {
-	return s.db.Update(ctx, func(t *database.Tx) error {
-		var err error
-		switch t.Dialect() {
-		case database.PostgreSQL:
-			// The one statement that waits before what is visible is fixed.
-			_, err = t.Exec(ctx, "LOCK TABLE counters IN SHARE ROW EXCLUSIVE MODE")
-		case database.MySQL:
-			err = t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1 FOR UPDATE").Scan(new(int64))
-		}
-		if err != nil {
-			return fmt.Errorf("wait for a turn: %w", err)
+	first := ""
+	if s.db.Dialect() == database.PostgreSQL {
+		first = turnPostgres
+	}
+	return s.db.UpdateAfter(ctx, first, func(t *database.Tx) error {
+		if t.Dialect() == database.MySQL {
+			if err := t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1 FOR UPDATE").Scan(new(int64)); err != nil {
+				return fmt.Errorf("wait for a turn: %w", err)
+			}
 		}
 		return fn(t)
 	})
 }
 
-// A revision is a repository in the transaction that moves it on, and the
-// number of its record in the changefeed, if it was given one.
-type revision struct{ id, seq, change int64 }
+// turnPostgres begins a turn on PostgreSQL. LOCK is the one statement that
+// waits before what is visible is fixed. Everything is found by an index, also
+// while tables are so small that reading all of one would be cheaper: that is
+// one plan for all times, and a conflict only with those who write the same.
+const turnPostgres = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; LOCK TABLE counters IN SHARE ROW EXCLUSIVE MODE"
+
+// A revision is a repository in the transaction that moves it on.
+type revision struct{ id, seq int64 }
 
 // advance compares base with the current state, and gives the repository its
 // next seq. The row of counters that this changes puts all commits in one
 // order, in which their numbers become visible.
 func advance(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now time.Time) (revision, error) {
-	return advanceAs(ctx, t, gun, base, now, false)
-}
-
-// advanceAs is advance, and counts a record of the changefeed as well if that
-// is asked for.
-func advanceAs(ctx context.Context, t *database.Tx, gun tuf.GUN, base *State, now time.Time, change bool) (revision, error) {
-	var r revision
-	var have int64
-	var deleted int
-	err := t.QueryRow(ctx, "SELECT id, seq, deleted FROM repositories WHERE gun = ?", string(gun)).Scan(&r.id, &have, &deleted)
-	known := err == nil
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return revision{}, fmt.Errorf("read repository: %w", err)
-	}
-	switch published := known && deleted == 0; {
-	case base == nil && published:
-		return revision{}, fmt.Errorf("%w: it is already published", ErrConflict)
-	case base != nil && !published:
-		return revision{}, fmt.Errorf("%w: it is not published any more", ErrConflict)
-	case base != nil && base.Seq != have:
-		return revision{}, fmt.Errorf("%w: from %d to %d", ErrConflict, base.Seq, have)
-	}
-	changes := 0
-	if change {
-		changes = 1
-	}
-	if r.seq, r.change, err = count(ctx, t, 1, changes); err != nil {
+	have, err := look(ctx, t, []*pending{{gun: gun}})
+	if err != nil {
 		return revision{}, err
 	}
-	switch {
-	case !known:
-		r.id = r.seq
-		_, err = t.Exec(ctx, "INSERT INTO repositories (id, gun, incarnation, seq, deleted, seen) VALUES (?, ?, ?, ?, 0, ?)", r.id, string(gun), r.seq, r.seq, micros(now))
-	case base == nil:
-		err = one(t.Exec(ctx, "UPDATE repositories SET seq = ?, incarnation = ?, deleted = 0, seen = ?, mirror = NULL WHERE id = ? AND seq = ? AND deleted = 1", r.seq, r.seq, micros(now), r.id, have))
-	default:
-		err = one(t.Exec(ctx, "UPDATE repositories SET seq = ? WHERE id = ? AND seq = ? AND deleted = 0", r.seq, r.id, have))
+	is := have.repositories[gun]
+	if err := is.moved(base); err != nil {
+		return revision{}, err
+	}
+	r := revision{id: is.id}
+	if r.seq, _, err = count(ctx, t, 1, 0); err != nil {
+		return revision{}, err
+	}
+	var w writing
+	r.id, err = w.move(ctx, t, gun, is, r.seq, now)
+	if err == nil {
+		err = w.write(ctx, t)
 	}
 	if err != nil {
 		return revision{}, fmt.Errorf("advance repository: %w", err)
@@ -229,141 +252,30 @@ func one(result sql.Result, err error) error {
 }
 
 // drop ends a delegation. Its floor goes with it; its files stay readable.
-func (r revision) drop(ctx context.Context, t *database.Tx, role tuf.RoleName, now time.Time) error {
-	if _, err := t.Exec(ctx, "DELETE FROM roles WHERE repository = ? AND role = ?", r.id, string(role)); err != nil {
-		return err
+func drop(ctx context.Context, t *database.Tx, repository int64, role tuf.RoleName, now time.Time) error {
+	if _, err := t.Exec(ctx, "DELETE FROM roles WHERE repository = ? AND role = ?", repository, string(role)); err != nil {
+		return fmt.Errorf("drop %s: %w", role, err)
 	}
-	_, err := t.Exec(ctx, retireRole, now.UnixMicro(), r.id, string(role))
-	return err
-}
-
-// put makes files of different roles, which came at created, the current ones
-// of their roles.
-func (r revision) put(ctx context.Context, t *database.Tx, files []packed, created, now time.Time) error {
-	have, err := r.roles(ctx, t)
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		if highest := have[f.Role].highest; f.Version <= highest {
-			return fmt.Errorf("store %s: %w", f.Role, &VersionError{Role: f.Role, Offered: f.Version, Have: highest})
-		}
-	}
-	if err := putBlobs(ctx, t, files); err != nil {
-		return fmt.Errorf("store content: %w", err)
-	}
-	var rows []any
-	for _, f := range files {
-		is, known := have[f.Role]
-		if !known {
-			is.incarnation = r.seq
-		}
-		// Every root stays part of the chain that readers walk.
-		if known && f.Role != tuf.RoleRoot {
-			if _, err := t.Exec(ctx, retireFile, now.UnixMicro(), r.id, is.incarnation, string(f.Role), is.version); err != nil {
-				return fmt.Errorf("retire %s: %w", f.Role, err)
-			}
-		}
-		rows = append(rows, r.id, is.incarnation, string(f.Role), f.Version, f.digest[:], created.UnixMicro(), f.Expires.UnixMicro())
-	}
-	_, err = t.Exec(ctx, "INSERT INTO files (repository, incarnation, role, version, digest, created, expires, retired, packed) VALUES "+
-		database.List(len(files), "(?, ?, ?, ?, ?, ?, ?, 0, 0)"), rows...)
-	if err != nil {
-		return fmt.Errorf("store files: %w", err)
-	}
-	for _, f := range files {
-		if _, known := have[f.Role]; known {
-			_, err = t.Exec(ctx, "UPDATE roles SET version = ?, highest = ? WHERE repository = ? AND role = ?", f.Version, f.Version, r.id, string(f.Role))
-		} else {
-			_, err = t.Exec(ctx, "INSERT INTO roles (repository, role, incarnation, version, highest) VALUES (?, ?, ?, ?, ?)",
-				r.id, string(f.Role), r.seq, f.Version, f.Version)
-		}
-		if err != nil {
-			return fmt.Errorf("store %s: %w", f.Role, err)
-		}
+	if _, err := t.Exec(ctx, retireRole, now.UnixMicro(), repository, string(role)); err != nil {
+		return fmt.Errorf("drop %s: %w", role, err)
 	}
 	return nil
 }
 
-// A standing is what is known of a role.
-type standing struct{ incarnation, version, highest int64 }
-
-func (r revision) roles(ctx context.Context, t *database.Tx) (map[tuf.RoleName]standing, error) {
-	rows, err := t.Query(ctx, "SELECT role, incarnation, version, highest FROM roles WHERE repository = ?", r.id)
-	if err != nil {
-		return nil, fmt.Errorf("read roles: %w", err)
-	}
-	defer rows.Close()
-	all := map[tuf.RoleName]standing{}
-	for rows.Next() {
-		var role tuf.RoleName
-		var is standing
-		if err := rows.Scan(&role, &is.incarnation, &is.version, &is.highest); err != nil {
-			return nil, fmt.Errorf("read roles: %w", err)
-		}
-		all[role] = is
-	}
-	return all, rows.Err()
-}
-
-// small is up to what size contents are stored together, in bytes: together
-// they must fit into what a server takes as one statement.
-const small = 16 << 10
-
-// putBlobs stores the bytes of files, unless they are there.
-func putBlobs(ctx context.Context, t *database.Tx, files []packed) error {
-	var digests []any
-	for _, f := range files {
-		digests = append(digests, f.digest[:])
-	}
-	there, err := digestsIn(ctx, t, digests)
+// put makes files of different roles, which came at created, the current ones
+// of their roles.
+func (r revision) put(ctx context.Context, t *database.Tx, gun tuf.GUN, files []packed, created, now time.Time) error {
+	have, err := look(ctx, t, []*pending{{gun: gun}})
 	if err != nil {
 		return err
 	}
-	var together []any
-	n := 0
-	for _, f := range files {
-		if there[f.digest] {
-			continue
-		}
-		there[f.digest] = true
-		row := []any{f.digest[:], len(f.Raw), f.data}
-		if len(f.data) <= small {
-			together, n = append(together, row...), n+1
-			continue
-		}
-		if _, err := t.Exec(ctx, insertBlobs+blobRow, row...); err != nil {
-			return err
-		}
+	roles := have.repositories[gun].roles
+	if err := above(roles, files); err != nil {
+		return err
 	}
-	if n > 0 {
-		_, err = t.Exec(ctx, insertBlobs+database.List(n, blobRow), together...)
-	}
-	return err
-}
-
-const (
-	insertBlobs = "INSERT INTO blobs (digest, length, base, height, data) VALUES "
-	blobRow     = "(?, ?, NULL, 0, ?)"
-)
-
-func digestsIn(ctx context.Context, t *database.Tx, digests []any) (map[[32]byte]bool, error) {
-	rows, err := t.Query(ctx, "SELECT digest FROM blobs WHERE digest IN ("+database.List(len(digests), "?")+")", digests...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	there := map[[32]byte]bool{}
-	for rows.Next() {
-		var digest []byte
-		if err := rows.Scan(&digest); err != nil {
-			return nil, err
-		}
-		if len(digest) == 32 {
-			there[[32]byte(digest)] = true
-		}
-	}
-	return there, rows.Err()
+	var w writing
+	w.put(r, roles, files, created, now)
+	return w.write(ctx, t)
 }
 
 // announce makes a record in the changefeed; without a digest it says that

@@ -151,6 +151,22 @@ type losing struct {
 	then  func()      // what happens meanwhile, once; set while nobody commits
 }
 
+// newLosing returns such a driver, and its name.
+func newLosing(t *testing.T) (d *losing, name string) {
+	t.Helper()
+	plain, err := sql.Open("sqlite", "file:"+temp(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = &losing{Driver: plain.Driver()}
+	if err := plain.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name = fmt.Sprintf("sqlite-losing-%p", d)
+	sql.Register(name, d)
+	return d, name
+}
+
 var errLost = errors.New("connection reset by peer")
 
 func (d *losing) Open(name string) (driver.Conn, error) {
@@ -207,17 +223,9 @@ func (t *losingTx) Commit() error {
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	plain, err := sql.Open("sqlite", "file:"+temp(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &losing{Driver: plain.Driver()}
-	if err := plain.Close(); err != nil {
-		t.Fatal(err)
-	}
-	sql.Register("sqlite-losing", d)
+	d, driver := newLosing(t)
 	path := temp(t)
-	s, err := storage.Open(ctx, openDB(t, path, "sqlite-losing"))
+	s, err := storage.Open(ctx, openDB(t, path, driver))
 	if err != nil {
 		t.Fatalf("Open = %v", err)
 	}

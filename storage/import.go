@@ -60,8 +60,8 @@ func (s *SQL) Import(ctx context.Context, gun tuf.GUN, base *State, from Source,
 			}
 		}
 		for _, role := range from.Drop {
-			if err := r.drop(ctx, t, role, now); err != nil {
-				return fmt.Errorf("drop %s: %w", role, err)
+			if err := drop(ctx, t, r.id, role, now); err != nil {
+				return err
 			}
 		}
 		var timestamp *packed
@@ -74,7 +74,7 @@ func (s *SQL) Import(ctx context.Context, gun tuf.GUN, base *State, from Source,
 			if err := sound(gun, base, []NewFile{f.NewFile}, from.Drop); err != nil {
 				return err
 			}
-			if err := r.put(ctx, t, []packed{f}, old.Created, now); err != nil {
+			if err := r.put(ctx, t, gun, []packed{f}, old.Created, now); err != nil {
 				return fmt.Errorf("version %d: %w", old.Version, err)
 			}
 			if old.Role == tuf.RoleTimestamp {

@@ -45,9 +45,10 @@ type Config struct {
 
 // SQL is a [Store] in an SQL database.
 type SQL struct {
-	db     *database.DB
-	codec  *codec
-	config Config
+	db      *database.DB
+	codec   *codec
+	config  Config
+	commits *database.Group[*pending, *State]
 }
 
 // Database returns the database that s was opened with.
@@ -84,7 +85,9 @@ func (c Config) Open(ctx context.Context, db *database.DB) (*SQL, error) {
 	if err := Migrate(ctx, db); err != nil {
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
-	return &SQL{db: db, codec: codec, config: c}, nil
+	s := &SQL{db: db, codec: codec, config: c}
+	s.commits = s.newCommits()
+	return s, nil
 }
 
 // Migrate brings the tables in db up to date, as Open does.
@@ -142,7 +145,6 @@ const (
 		JOIN files f ON f.repository = r.id AND +f.incarnation >= r.incarnation
 		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.version = ?
 		ORDER BY +f.incarnation DESC LIMIT 1`
-	retireFile = `UPDATE files SET retired = ? WHERE repository = ? AND incarnation = ? AND role = ? AND version = ? AND +retired = 0`
 	retireRole = `UPDATE files SET retired = ? WHERE repository = ? AND role = ? AND +retired = 0`
 )
 

@@ -15,8 +15,9 @@
 // An [Archive] also has what is no longer current, and the audit trail: who
 // published and deleted what.
 //
-// Read storage.go, then sql.go, commit.go, blob.go and prune.go; archive.go
-// and audit.go are for administration.
+// Read storage.go, then sql.go, commit.go, group.go (commits that share a
+// transaction), writing.go, blob.go and prune.go; archive.go and audit.go are
+// for administration.
 package storage
 
 import (
@@ -159,7 +160,9 @@ type Store interface {
 	// ErrConflict: base is not current; a *VersionError if it is, but a
 	// version is not above the role's floor, be the bytes the same or not.
 	// After any other error the caller does not know whether the files were
-	// committed, and reads the state again.
+	// committed, and reads the state again. Several commits may share a
+	// transaction; each has its own outcome, and one whose context ends when it
+	// is in it may still be told what became of it.
 	//
 	// A commit that includes a timestamp makes a record in the changefeed. by
 	// is who published, for the audit trail; nil says that nobody did: it is

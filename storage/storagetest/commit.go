@@ -251,6 +251,92 @@ func testManyRepositories(t *testing.T, s storage.Store) {
 	}
 }
 
+// Many publish to a few repositories and to many at once, some on states that
+// are old, some from their base, some that nobody may publish. Everything that
+// was acknowledged is there, numbers are dense, and changefeed and audit trail
+// have it all in their order.
+func testManyPublishers(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	const publishers, rounds = 12, 4
+	type won struct {
+		gun   tuf.GUN
+		state *storage.State
+		files []storage.NewFile
+	}
+	var mu sync.Mutex
+	bySeq := map[int64]won{}
+	var wg sync.WaitGroup
+	for p := range publishers {
+		wg.Go(func() {
+			gun := tuf.GUN(fmt.Sprintf("registry.example/app%d", p))
+			if p%2 == 0 {
+				gun = tuf.GUN(fmt.Sprintf("registry.example/shared%d", p%4))
+			}
+			for done := 0; done < rounds; {
+				base, err := s.Current(ctx, gun)
+				if err != nil && !errors.Is(err, storage.ErrNotFound) {
+					t.Errorf("Current = %v", err)
+					return
+				}
+				version := int64(1)
+				if base != nil {
+					version = base.Floors[tuf.RoleTimestamp] + 1
+					var v *storage.VersionError
+					if _, err := s.Commit(ctx, gun, base, Files(gun, version-1, p), nil, Start, &alice); !errors.Is(err, storage.ErrConflict) {
+						t.Errorf("Commit of versions that are there = %v", err)
+					} else if errors.As(err, &v) && (v.Offered != version-1 || v.Have < v.Offered) {
+						t.Errorf("Commit of version %d = %v", version-1, v)
+					}
+				}
+				files := Files(gun, version, p)
+				state, err := s.Commit(ctx, gun, base, files, nil, Start, &alice)
+				switch {
+				case errors.Is(err, storage.ErrConflict) && p%2 == 0: // another one was faster
+				case err != nil:
+					t.Errorf("Commit = %v", err)
+					return
+				default:
+					done++
+					mu.Lock()
+					bySeq[state.Seq] = won{gun, state, files}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	const all = publishers * rounds
+	changes, err := s.Changes(ctx, storage.ChangeQuery{Limit: 1000})
+	if err != nil || len(changes) != all || len(bySeq) != all {
+		t.Fatalf("%d changes, %v, and %d numbers of commits; want %d", len(changes), err, len(bySeq), all)
+	}
+	records := trail(t, archive(t, s), storage.AuditQuery{})
+	if len(records) != all {
+		t.Fatalf("the audit trail has %d entries, want %d", len(records), all)
+	}
+	last := map[tuf.GUN]*storage.State{}
+	for i := range int64(all) {
+		w, change, record := bySeq[i+1], changes[i], records[i]
+		if w.state == nil {
+			t.Fatalf("number %d was given to nobody", i+1)
+		}
+		version := w.state.Roles[tuf.RoleTimestamp].Version
+		if change.ID != i+1 || change.GUN != w.gun || change.Version != version {
+			t.Errorf("change %d is %+v, want version %d of %s", i+1, change, version, w.gun)
+		}
+		if record.Seq != i+1 || record.Repository != w.gun || record.Version != version || record.Incarnation != w.state.Incarnation {
+			t.Errorf("entry %d of the trail is %+v, want version %d of %s", i+1, record, version, w.gun)
+		}
+		for _, f := range w.files {
+			readable(t, s, w.gun, f, Start)
+		}
+		last[w.gun] = w.state
+	}
+	for gun, state := range last {
+		unchanged(t, s, gun, state)
+	}
+}
+
 func testCancelled(t *testing.T, s storage.Store) {
 	base := commit(t, s, app, nil, Start, Files(app, 1, 0)...)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -91,6 +91,7 @@ func testDrop(t *testing.T, s storage.Store) {
 	if err != nil {
 		t.Fatalf("Commit = %v", err)
 	}
+	unchanged(t, s, app, base)
 	if _, ok := base.Roles[tuf.RoleReleases]; ok {
 		t.Error("the dropped role is current")
 	}
@@ -106,6 +107,7 @@ func testDrop(t *testing.T, s storage.Store) {
 	if err != nil {
 		t.Fatalf("Commit that drops a role and brings it back = %v", err)
 	}
+	unchanged(t, s, app, base)
 	if got := base.Floors[tuf.RoleReleases]; got != 1 {
 		t.Errorf("floor of the role that came back = %d, want 1", got)
 	}

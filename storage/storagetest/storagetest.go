@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"AttackStaleBase", testAttackStaleBase},
 		{"AttackInterleave", testAttackInterleave},
 		{"ManyRepositories", testManyRepositories},
+		{"ManyPublishers", testManyPublishers},
 		{"History", testHistory},
 		{"AttackOtherRole", testAttackOtherRole},
 		{"SharedContent", testSharedContent},
@@ -238,6 +239,7 @@ func commit(t *testing.T, s storage.Store, gun tuf.GUN, base *storage.State, now
 	if err != nil {
 		t.Fatalf("Commit(%s) = %v", gun, err)
 	}
+	unchanged(t, s, gun, state)
 	return state
 }
 

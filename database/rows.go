@@ -1,0 +1,212 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Rows are rows of one table that are to be written, see [Tx.Write].
+type Rows struct {
+	Table string
+	// By are the columns that say which row is meant. Without them the rows are
+	// new ones.
+	By []string
+	// Set are the columns that are written.
+	Set []string
+	// Keep passes over new rows whose key is there already.
+	Keep bool
+	// Values are those of By, then those of Set, for each row: int64, string
+	// or []byte, in a column always the same.
+	Values [][]any
+}
+
+// ErrMissed says that a row was to be changed that is not there.
+var ErrMissed = errors.New("a row that was to be changed is not there")
+
+// Write writes rows of several tables, those of all that come first before
+// those that refer to them, in as few statements as the database takes: one on
+// PostgreSQL, one for each table on MySQL; SQLite is not asked over a line. No
+// row may be meant twice. The error matches [ErrMissed] if one that was to be
+// changed is not there.
+func (t *Tx) Write(ctx context.Context, all ...Rows) error {
+	var some []Rows
+	for _, r := range all {
+		if len(r.Values) > 0 {
+			some = append(some, r)
+		}
+	}
+	if t.dialect == PostgreSQL && len(some) > 0 {
+		return t.writeTogether(ctx, some)
+	}
+	for _, r := range some {
+		if err := t.writeEach(ctx, r); err != nil {
+			return fmt.Errorf("write %s: %w", r.Table, err)
+		}
+	}
+	return nil
+}
+
+// writeTogether writes everything with one statement of PostgreSQL, which looks
+// at references when it is done. The text does not depend on how many rows
+// there are, so that it is parsed and planned once for each connection.
+func (t *Tx) writeTogether(ctx context.Context, all []Rows) error {
+	var with, counts, tables []string
+	var args []any
+	done := make([]int64, len(all))
+	to := make([]any, len(all))
+	for i, r := range all {
+		columns := append(append([]string{}, r.By...), r.Set...)
+		names, arrays := make([]string, len(columns)), make([]string, len(columns))
+		for c := range columns {
+			array, kind, err := column(r.Values, c)
+			if err != nil {
+				return fmt.Errorf("write %s: %s: %w", r.Table, columns[c], err)
+			}
+			names[c], arrays[c] = fmt.Sprint("v", c), "CAST(? AS "+kind+"[])"
+			args = append(args, array)
+		}
+		from := "unnest(" + strings.Join(arrays, ", ") + ")"
+		var text string
+		if len(r.By) == 0 {
+			text = "INSERT INTO " + r.Table + " (" + strings.Join(columns, ", ") + ") SELECT * FROM " + from
+			if r.Keep {
+				text += " ON CONFLICT DO NOTHING"
+			}
+		} else {
+			text = "UPDATE " + r.Table + " AS r SET " + pairs(r.Set, "%s = v.%s", names[len(r.By):], ", ") +
+				" FROM " + from + " AS v (" + strings.Join(names, ", ") + ") WHERE " + pairs(r.By, "r.%s = v.%s", names, " AND ")
+		}
+		with = append(with, fmt.Sprintf("w%d AS (%s RETURNING 1)", i, text))
+		counts = append(counts, fmt.Sprintf("(SELECT COUNT(*) FROM w%d)", i))
+		tables, to[i] = append(tables, r.Table), &done[i]
+	}
+	if err := t.QueryRow(ctx, "WITH "+strings.Join(with, ", ")+" SELECT "+strings.Join(counts, ", "), args...).Scan(to...); err != nil {
+		return fmt.Errorf("write %s: %w", strings.Join(tables, ", "), err)
+	}
+	for i, r := range all {
+		if err := r.written(done[i], len(r.Values)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// column returns the values of a column as an array, and of which type it is.
+func column(rows [][]any, c int) (array any, kind string, err error) {
+	switch rows[0][c].(type) {
+	case int64:
+		array, err = values[int64](rows, c)
+		return array, "BIGINT", err
+	case string:
+		array, err = values[string](rows, c)
+		return array, "TEXT", err
+	case []byte:
+		array, err = values[[]byte](rows, c)
+		return array, "BYTEA", err
+	}
+	return nil, "", fmt.Errorf("%T cannot be written", rows[0][c])
+}
+
+func values[T any](rows [][]any, c int) ([]T, error) {
+	all := make([]T, len(rows))
+	for i, row := range rows {
+		v, ok := row[c].(T)
+		if !ok {
+			return nil, fmt.Errorf("%T stands below %T", row[c], v)
+		}
+		all[i] = v
+	}
+	return all, nil
+}
+
+// pairs writes each column with what belongs to it.
+func pairs(columns []string, format string, with []string, separator string) string {
+	all := make([]string, len(columns))
+	for i, c := range columns {
+		all[i] = fmt.Sprintf(format, c, with[i])
+	}
+	return strings.Join(all, separator)
+}
+
+// maxRows bounds the rows of one statement.
+const maxRows = 500
+
+// writeEach writes the rows of one table on the other dialects.
+func (t *Tx) writeEach(ctx context.Context, r Rows) error {
+	most := maxRows
+	if t.dialect == SQLite {
+		most = 1 // its statements are kept prepared, by their text
+	}
+	for rows := r.Values; len(rows) > 0; rows = rows[min(most, len(rows)):] {
+		some := rows[:min(most, len(rows))]
+		query, args := r.statement(t.dialect, some)
+		result, err := t.Exec(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return err
+		}
+		if err := r.written(n, len(some)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// statement returns what writes rows, one on SQLite.
+func (r Rows) statement(d Dialect, rows [][]any) (query string, args []any) {
+	columns := len(r.By) + len(r.Set)
+	if len(r.By) > 0 && len(rows) == 1 {
+		args = append(append(args, rows[0][len(r.By):]...), rows[0][:len(r.By)]...)
+		return "UPDATE " + r.Table + " SET " + strings.Join(r.Set, " = ?, ") + " = ? WHERE " + strings.Join(r.By, " = ? AND ") + " = ?", args
+	}
+	for _, row := range rows {
+		args = append(args, row...)
+	}
+	if len(r.By) == 0 {
+		query = "INSERT INTO " + r.Table + " (" + strings.Join(r.Set, ", ") + ") VALUES " + List(len(rows), "("+List(columns, "?")+")")
+		switch {
+		case r.Keep && d == MySQL: // IGNORE would pass over other errors as well
+			query += " ON DUPLICATE KEY UPDATE " + r.Set[0] + " = " + r.Table + "." + r.Set[0]
+		case r.Keep:
+			query += " ON CONFLICT DO NOTHING"
+		}
+		return query, args
+	}
+	names := make([]string, columns)
+	for c := range names {
+		names[c] = fmt.Sprint("v", c)
+	}
+	query = "UPDATE (SELECT ? AS " + strings.Join(names, ", ? AS ") + strings.Repeat(" UNION ALL SELECT "+List(columns, "?"), len(rows)-1) +
+		") AS v STRAIGHT_JOIN " + r.Table + " AS r ON " + pairs(r.By, "r.%s = v.%s", names, " AND ") +
+		" SET " + pairs(r.Set, "r.%s = v.%s", names[len(r.By):], ", ")
+	return query, args
+}
+
+// written judges how many rows were written of those that were to be.
+func (r Rows) written(n int64, of int) error {
+	if n == int64(of) || r.Keep {
+		return nil
+	}
+	return fmt.Errorf("write %s: %w: %d of %d were", r.Table, ErrMissed, n, of)
+}
+
+// In returns the right side of a comparison of a column with several values,
+// and its arguments. The text is one of few, however many values there are.
+func In[T any](d Dialect, all []T) (text string, args []any) {
+	if d == PostgreSQL {
+		return "= ANY(?)", []any{all}
+	}
+	n := 1
+	for n < len(all) {
+		n *= 2
+	}
+	for i := range n {
+		args = append(args, all[min(i, len(all)-1)])
+	}
+	return "IN (" + List(n, "?") + ")", args
+}

@@ -1,0 +1,159 @@
+package database_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/fstest"
+
+	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/database/databasetest"
+)
+
+var parents = fstest.MapFS{"0001_parents.sql": {Data: []byte(`CREATE TABLE parents (id BIGINT NOT NULL PRIMARY KEY, name {name} NOT NULL, data {bytes} NULL) {table};
+CREATE TABLE children (id BIGINT NOT NULL, name {name} NOT NULL, parent BIGINT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (id, name), FOREIGN KEY (parent) REFERENCES parents (id)) {table};
+`)}}
+
+// Rows of several tables are written together, new ones and changed ones, all
+// or none, whatever the database; what does not fit is an error that can be
+// told apart, and the connection is as good as before.
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
+		ctx := t.Context()
+		d := databasetest.Open(t, fresh(t))
+		if err := d.Migrate(ctx, "test", parents); err != nil {
+			t.Fatal(err)
+		}
+		write := func(all ...database.Rows) error {
+			return d.Update(ctx, func(x *database.Tx) error { return x.Write(ctx, all...) })
+		}
+		const many = 1200
+		family := database.Rows{Table: "parents", Set: []string{"id", "name", "data"}}
+		children := database.Rows{Table: "children", Set: []string{"id", "name", "parent", "n"}}
+		moved := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n", "parent"}}
+		for i := range int64(many) {
+			family.Values = append(family.Values, []any{i, fmt.Sprint("näme'", i), []byte{0, byte(i), '\''}})
+			children.Values = append(children.Values, []any{i, "a", i, int64(1)})
+			moved.Values = append(moved.Values, []any{i, "a", i * 2, int64(0)})
+		}
+		if err := write(); err != nil {
+			t.Errorf("Write of nothing = %v", err)
+		}
+		if err := write(family, database.Rows{Table: "nothing"}, children); err != nil {
+			t.Fatalf("Write = %v", err)
+		}
+		if err := write(moved); err != nil {
+			t.Fatalf("Write of what is there = %v", err)
+		}
+		sums := func() (all []int64) {
+			t.Helper()
+			err := d.View(ctx, func(x *database.Tx) error {
+				all = make([]int64, 4)
+				return x.QueryRow(ctx, "SELECT COUNT(*), SUM(n), SUM(parent), (SELECT COUNT(*) FROM parents WHERE name = ?) FROM children", "näme'7").
+					Scan(&all[0], &all[1], &all[2], &all[3])
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		want := []int64{many, many * (many - 1), 0, 1}
+		if got := sums(); !slices.Equal(got, want) {
+			t.Errorf("tables hold %v, want %v", got, want)
+		}
+
+		one := func(values ...any) database.Rows {
+			return database.Rows{Table: "children", Set: []string{"id", "name", "parent", "n"}, Values: [][]any{values}}
+		}
+		kept := one(int64(1), "a", int64(0), int64(99))
+		kept.Keep = true
+		kept.Values = append(kept.Values, []any{int64(many), "a", int64(0), int64(5)})
+		if err := write(kept); err != nil {
+			t.Errorf("Write of a row that is there and one that is not = %v", err)
+		}
+		want[0], want[1] = want[0]+1, want[1]+5
+		gone := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(1), "a", int64(7)}, {int64(1), "b", int64(7)}}}
+		for name, c := range map[string]struct {
+			rows database.Rows
+			is   func(error) bool
+		}{
+			"there already":  {one(int64(1), "a", int64(0), int64(0)), database.IsUnique},
+			"no such parent": {one(int64(-1), "a", int64(-1), int64(0)), func(err error) bool { return err != nil && !database.IsUnique(err) }},
+			"not there":      {gone, func(err error) bool { return errors.Is(err, database.ErrMissed) }},
+		} {
+			before := one(int64(-5), "x", int64(0), int64(0))
+			if err := write(before, c.rows); !c.is(err) {
+				t.Errorf("%s: Write = %v", name, err)
+			}
+			if got := sums(); !slices.Equal(got, want) {
+				t.Errorf("%s: tables hold %v, want %v", name, got, want)
+			}
+		}
+
+		names, n := []string{"näme'3", "näme'4", "näme'5", "no"}, 0
+		if err := d.View(ctx, func(x *database.Tx) error {
+			in, args := database.In(x.Dialect(), names)
+			return x.QueryRow(ctx, "SELECT COUNT(*) FROM parents WHERE name "+in, args...).Scan(&n)
+		}); err != nil || n != 3 {
+			t.Errorf("%d rows are in %q, %v; want 3", n, names, err)
+		}
+	})
+}
+
+// A transaction that failed, was given up or broke down leaves nothing behind
+// on its connection, be it the only one.
+func TestConnectionAfterFailure(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
+		setting := fresh(t)
+		d := databasetest.Open(t, setting)
+		if err := d.Migrate(t.Context(), "test", counter); err != nil {
+			t.Fatal(err)
+		}
+		d.SQL().SetMaxOpenConns(1)
+		failure := errors.New("on purpose")
+		for name, fn := range map[string]func(context.Context, context.CancelFunc, *database.Tx) error{
+			"own error": func(context.Context, context.CancelFunc, *database.Tx) error { return failure },
+			"error swallowed": func(ctx context.Context, _ context.CancelFunc, x *database.Tx) error {
+				_, _ = x.Exec(ctx, "SELECT nothing")
+				return failure
+			},
+			"given up": func(_ context.Context, cancel context.CancelFunc, _ *database.Tx) error { cancel(); return nil },
+			"panic":    func(context.Context, context.CancelFunc, *database.Tx) error { panic(failure) },
+		} {
+			ctx, cancel := context.WithCancel(t.Context())
+			err := func() (err error) {
+				defer func() {
+					if v := recover(); v != nil {
+						err = v.(error)
+					}
+				}()
+				return d.Update(ctx, func(x *database.Tx) error {
+					if _, err := x.Exec(ctx, "UPDATE counter SET n = 1000 WHERE id = ?", 1); err != nil {
+						t.Errorf("%s: Exec = %v", name, err)
+					}
+					return fn(ctx, cancel, x)
+				})
+			}()
+			cancel()
+			if !errors.Is(err, failure) && !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: Update = %v", name, err)
+			}
+			if n := count(t, d); n != 0 {
+				t.Errorf("%s: n is %d, want 0", name, n)
+			}
+		}
+		if d.Dialect() == database.PostgreSQL { // of which it says so itself
+			err := d.Update(t.Context(), func(x *database.Tx) error { _, _ = x.Exec(t.Context(), "SELECT nothing"); return nil })
+			if err == nil || errors.Is(err, database.ErrUncertain) {
+				t.Errorf("Update whose statement failed unnoticed = %v, want an error that is certain", err)
+			}
+		}
+		if err := increment(t.Context(), d); err != nil || count(t, d) != 1 {
+			t.Errorf("Update afterwards = %v", err)
+		}
+	})
+}
