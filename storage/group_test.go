@@ -91,7 +91,7 @@ func (c commits) done(out <-chan outcome, want error) *storage.State {
 	return o.state
 }
 
-func name(n int) tuf.GUN { return tuf.GUN(fmt.Sprintf("registry.example/app%d", n)) }
+func repo(n int) tuf.GUN { return tuf.GUN(fmt.Sprintf("registry.example/app%d", n)) }
 
 // Those who come while one transaction is under way share the next one, each
 // with its own outcome, in the order in which they came; the second one of a
@@ -102,24 +102,24 @@ func TestCommitTogether(t *testing.T) {
 		ctx := t.Context()
 		s, g := gated(t, databasetest.Open(t, fresh(t)))
 		c := commits{t, s}
-		old := c.done(c.begin(ctx, name(0), nil, 3), nil)
+		old := c.done(c.begin(ctx, repo(0), nil, 3), nil)
 
 		g.shut.Store(true)
-		first := c.begin(ctx, name(1), nil, 1)
+		first := c.begin(ctx, repo(1), nil, 1)
 		<-g.arrived
 		var all []<-chan outcome
 		for n := 2; n < 10; n++ {
-			all = append(all, c.queued(ctx, name(n), nil, 1))
+			all = append(all, c.queued(ctx, repo(n), nil, 1))
 		}
-		renewed := c.queued(ctx, name(0), old, 4)
-		conflict := c.queued(ctx, name(1), nil, 1) // the first one has it
-		twice := c.queued(ctx, name(2), nil, 2)    // for the batch after
+		renewed := c.queued(ctx, repo(0), old, 4)
+		conflict := c.queued(ctx, repo(1), nil, 1) // the first one has it
+		twice := c.queued(ctx, repo(2), nil, 2)    // for the batch after
 		before := g.passed.Load()
 		g.open <- struct{}{}
 		seq := c.done(first, nil).Seq
 		<-g.arrived
 		c.waiting(1)
-		low := c.queued(ctx, name(11), nil, 1)
+		low := c.queued(ctx, repo(11), nil, 1)
 		g.open <- struct{}{}
 		for _, out := range all {
 			seq++
@@ -164,7 +164,7 @@ func TestCommitBesideARefusedOne(t *testing.T) {
 		db := databasetest.Open(t, fresh(t))
 		s, g := gated(t, db)
 		c := commits{t, s}
-		bad := c.done(c.begin(ctx, name(0), nil, 1), nil)
+		bad := c.done(c.begin(ctx, repo(0), nil, 1), nil)
 		// No program of ours writes this.
 		if err := db.Update(ctx, func(x *database.Tx) error {
 			_, err := x.Exec(ctx, "INSERT INTO files (repository, incarnation, role, version, digest, created, expires, retired, packed) "+
@@ -174,9 +174,9 @@ func TestCommitBesideARefusedOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.shut.Store(true)
-		first := c.begin(ctx, name(1), nil, 1)
+		first := c.begin(ctx, repo(1), nil, 1)
 		<-g.arrived
-		before, poisoned, after := c.queued(ctx, name(2), nil, 1), c.queued(ctx, name(0), bad, 2), c.queued(ctx, name(3), nil, 1)
+		before, poisoned, after := c.queued(ctx, repo(2), nil, 1), c.queued(ctx, repo(0), bad, 2), c.queued(ctx, repo(3), nil, 1)
 		g.open <- struct{}{}
 		c.done(first, nil)
 		<-g.arrived
@@ -185,11 +185,11 @@ func TestCommitBesideARefusedOne(t *testing.T) {
 		c.done(poisoned, storage.ErrConflict)
 		for n, out := range map[int]<-chan outcome{2: before, 3: after} {
 			state := c.done(out, nil)
-			if now, err := s.Current(ctx, name(n)); err != nil || cmp.Diff(state, now) != "" {
+			if now, err := s.Current(ctx, repo(n)); err != nil || cmp.Diff(state, now) != "" {
 				t.Errorf("Current = %v, %v; want what Commit returned, %v", now, err, state)
 			}
 		}
-		if now, err := s.Current(ctx, name(0)); err != nil || now.Seq != bad.Seq {
+		if now, err := s.Current(ctx, repo(0)); err != nil || now.Seq != bad.Seq {
 			t.Errorf("the refused one is at %v, %v", now, err)
 		}
 	})
@@ -204,22 +204,22 @@ func TestCommitGivenUp(t *testing.T) {
 		s, g := gated(t, databasetest.Open(t, fresh(t)))
 		c := commits{t, s}
 		g.shut.Store(true)
-		first := c.begin(t.Context(), name(0), nil, 1)
+		first := c.begin(t.Context(), repo(0), nil, 1)
 		<-g.arrived
 		ctx, cancel := context.WithCancel(t.Context())
-		out := c.queued(ctx, name(1), nil, 1)
+		out := c.queued(ctx, repo(1), nil, 1)
 		cancel()
 		c.done(out, context.Canceled)
 		c.waiting(0)
 
 		ctx, cancel = context.WithCancel(t.Context())
-		impatient, patient := c.queued(ctx, name(2), nil, 1), c.queued(t.Context(), name(3), nil, 1)
+		impatient, patient := c.queued(ctx, repo(2), nil, 1), c.queued(t.Context(), repo(3), nil, 1)
 		g.open <- struct{}{}
 		c.done(first, nil)
 		<-g.arrived
 		cancel()
 		last, end := context.WithCancel(t.Context())
-		one, other := c.queued(last, name(4), nil, 1), c.queued(last, name(5), nil, 1)
+		one, other := c.queued(last, repo(4), nil, 1), c.queued(last, repo(5), nil, 1)
 		g.open <- struct{}{}
 		c.done(impatient, nil)
 		c.done(patient, nil)
@@ -231,8 +231,8 @@ func TestCommitGivenUp(t *testing.T) {
 		c.done(one, context.Canceled)
 		c.done(other, context.Canceled)
 		for n, want := range []error{nil, storage.ErrNotFound, nil, nil, storage.ErrNotFound, storage.ErrNotFound} {
-			if _, err := s.Current(t.Context(), name(n)); !errors.Is(err, want) {
-				t.Errorf("Current(%s) = %v, want %v", name(n), err, want)
+			if _, err := s.Current(t.Context(), repo(n)); !errors.Is(err, want) {
+				t.Errorf("Current(%s) = %v, want %v", repo(n), err, want)
 			}
 		}
 		storagetest.Check(t, s)
@@ -248,9 +248,9 @@ func TestLostAnswerTogether(t *testing.T) {
 	c := commits{t, s}
 	for round, want := range []error{nil, storage.ErrUncertain} {
 		g.shut.Store(true)
-		first := c.begin(ctx, name(10*round), nil, 1)
+		first := c.begin(ctx, repo(10*round), nil, 1)
 		<-g.arrived
-		a, b, refused := c.queued(ctx, name(10*round+1), nil, 1), c.queued(ctx, name(10*round+2), nil, 1), c.queued(ctx, name(10*round), nil, 2)
+		a, b, refused := c.queued(ctx, repo(10*round+1), nil, 1), c.queued(ctx, repo(10*round+2), nil, 1), c.queued(ctx, repo(10*round), nil, 2)
 		g.open <- struct{}{}
 		c.done(first, nil)
 		<-g.arrived
