@@ -33,6 +33,15 @@ type SignRequest struct {
 	Snapshot []byte `json:"snapshot,omitempty"`
 }
 
+// A Successor is the timestamp that is to be signed together with a snapshot,
+// whose bytes are not known before: it names that one and nothing else, see
+// [tuf.TimestampPayload].
+type Successor struct {
+	Key     tuf.CanonicalID `json:"key"`
+	Version int64           `json:"version"`
+	Expires time.Time       `json:"expires"`
+}
+
 // A FloorError is the signer's refusal to sign a version that is not above
 // Floor, the highest one that it has signed. The same request with a version
 // above Floor succeeds: gaps are allowed.

@@ -361,12 +361,12 @@ func (s *Server) sign(ctx context.Context, b *base, uploaded []byte, now time.Ti
 	o := tuf.SignOptions{Now: now, Floor: floors, Lifetimes: map[tuf.RoleName]time.Duration{
 		tuf.RoleSnapshot: s.c.Lifetimes.Snapshot, tuf.RoleTimestamp: s.c.Lifetimes.Timestamp,
 	}}
-	for range conflicts {
+	for try := range conflicts {
 		d, err := begin() // a draft is spent once it was signed
 		if err != nil {
 			return nil, nil, err
 		}
-		made, err := d.Sign(ctx, s.newRing(b, uploaded), o)
+		made, err := d.Sign(ctx, s.newRing(ctx, d, b, uploaded, o, try == 0), o)
 		var floor *api.FloorError
 		switch {
 		case errors.As(err, &floor):

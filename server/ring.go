@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/tuf"
@@ -15,22 +17,58 @@ import (
 type ring struct {
 	s    *Server
 	base *base
+	// next is the timestamp that is signed together with the snapshot; nil:
+	// each is asked for by itself.
+	next *api.Successor
+	made *tuf.Signature // of next
 	// snapshots are those that a new timestamp may name.
 	snapshots [][]byte
 	payload   []byte          // of the snapshot that is being signed
 	sigs      []tuf.Signature // of payload
 }
 
-// newRing makes the ring for a draft on top of b. uploaded is the snapshot
-// that a client signed, or nil.
-func (s *Server) newRing(b *base, uploaded []byte) *ring {
+// newRing makes the ring for a draft on top of b, which is signed with o.
+// uploaded is the snapshot that a client signed, or nil. With together the
+// signer is asked for snapshot and timestamp at once, where that can be.
+func (s *Server) newRing(ctx context.Context, d *tuf.Draft, b *base, uploaded []byte, o tuf.SignOptions, together bool) *ring {
 	r := &ring{s: s, base: b}
+	if together {
+		r.next = s.successor(ctx, d, b, o)
+	}
 	for _, raw := range [][]byte{uploaded, b.linked} {
 		if raw != nil {
 			r.snapshots = append(r.snapshots, raw)
 		}
 	}
 	return r
+}
+
+// apart is for how long a signer is not asked for both at once that has said
+// that it cannot do that.
+const apart = 10 * time.Minute
+
+// successor describes the timestamp that follows a snapshot of d, if it will be
+// known from the snapshot alone: signed with one key that the signer holds, over
+// a snapshot that is signed with one. Nil says that it will not.
+func (s *Server) successor(ctx context.Context, d *tuf.Draft, b *base, o tuf.SignOptions) *api.Successor {
+	if now := o.Now.Unix(); now < s.apart.Load() {
+		return nil
+	}
+	next := &api.Successor{Version: d.NextVersion(tuf.RoleTimestamp, o), Expires: o.Now.Add(s.c.Lifetimes.Timestamp)}
+	for _, name := range [...]tuf.RoleName{tuf.RoleSnapshot, tuf.RoleTimestamp} {
+		role, ok := d.Role(name)
+		if !ok || len(role.Keys) != 1 {
+			return nil
+		}
+		next.Key = role.Keys[0].CanonicalID()
+		if string(next.Key) != string(role.Keys[0].ID) {
+			return nil // the signer knows it by another id than the file has
+		}
+	}
+	if held, err := s.holds(ctx, b.state, b.gun, tuf.RoleTimestamp, next.Key); !held || err != nil {
+		return nil // the one who asks for the signature says why
+	}
+	return next
 }
 
 // Signer implements [tuf.Ring].
@@ -72,7 +110,7 @@ func (m *remote) Sign(ctx context.Context, message []byte) (tuf.Signature, error
 			return tuf.Signature{}, err
 		}
 	}
-	sig, err := r.s.c.Keys.Sign(ctx, q)
+	sig, err := r.ask(ctx, q)
 	r.s.counters.signed.Add(string(m.role), outcome(err))
 	if errors.Is(err, tuf.ErrNoKey) {
 		r.s.lacks(r.base.state, q.GUN, q.Role, q.Key)
@@ -85,6 +123,27 @@ func (m *remote) Sign(ctx context.Context, message []byte) (tuf.Signature, error
 		r.payload, r.sigs = message, append(r.sigs, sig)
 	}
 	return sig, nil
+}
+
+// ask has the signer sign, or finds what it has signed already.
+func (r *ring) ask(ctx context.Context, q api.SignRequest) (tuf.Signature, error) {
+	switch {
+	case r.next == nil:
+	case q.Role == tuf.RoleSnapshot:
+		snapshot, timestamp, err := r.s.c.Keys.SignBoth(ctx, q, *r.next)
+		switch {
+		case err == nil:
+			r.made = &timestamp
+			return snapshot, nil
+		case errors.Is(err, errors.ErrUnsupported):
+			r.s.apart.Store(r.s.c.Now().Add(apart).Unix())
+		case !errors.Is(err, tuf.ErrNoKey): // by itself it tells which key
+			return tuf.Signature{}, err
+		}
+	case r.made != nil && bytes.Equal(q.Payload, tuf.TimestampPayload(r.next.Version, r.next.Expires, q.Snapshot)):
+		return *r.made, nil
+	}
+	return r.s.c.Keys.Sign(ctx, q)
 }
 
 // named returns the snapshot that a timestamp's payload names.

@@ -50,6 +50,10 @@ type Keys interface {
 	// Sign returns a signature of the payload. Errors: [*api.FloorError],
 	// [*api.RestoredError], tuf.ErrNoKey; others mean unreachable or refused.
 	Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error)
+	// SignBoth is Sign for a snapshot, and for the timestamp that follows it:
+	// both or neither. An error that matches errors.ErrUnsupported says that
+	// each has to be asked for by itself.
+	SignBoth(ctx context.Context, r api.SignRequest, next api.Successor) (snapshot, timestamp tuf.Signature, err error)
 	Ping(ctx context.Context) error
 }
 
@@ -142,6 +146,7 @@ type Server struct {
 	blobs       *cache
 	verified    tuf.Verified
 	held        held
+	apart       atomic.Int64 // until when the signer is not asked for both at once, in Unix seconds
 	uploading   atomic.Int64 // bytes of uploads in memory
 	limits      limiters
 	publishing  locks  // by GUN: this instance's publishers take turns

@@ -207,3 +207,76 @@ func TestHoldsIsAskedOnce(t *testing.T) {
 		t.Errorf("in its next life the signer was asked %d times, want at least 2", asked)
 	}
 }
+
+// countedKeys count what they are asked to sign, at once or apart.
+type countedKeys struct {
+	Keys
+	both, apart int
+	err         error // of SignBoth, after what it says was done
+}
+
+func (k *countedKeys) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error) {
+	k.apart++
+	return k.Keys.Sign(ctx, r)
+}
+
+func (k *countedKeys) SignBoth(ctx context.Context, r api.SignRequest, next api.Successor) (snapshot, timestamp tuf.Signature, err error) {
+	k.both++
+	if errors.Is(k.err, errors.ErrUnsupported) {
+		return snapshot, timestamp, k.err
+	}
+	snapshot, timestamp, err = k.Keys.SignBoth(ctx, r, next)
+	return snapshot, timestamp, errors.Join(err, k.err)
+}
+
+// A publish asks the signer once, for snapshot and timestamp together; where
+// that is not possible, or the answer was lost, what is published is the same.
+func TestPublishAsksOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	keys := &countedKeys{Keys: w.keys.Keys}
+	w.keys.Keys, w.keys.both = keys, true
+	p := newPublisher(t, w, "registry.example/app")
+	asked := func(what string, both, apart int) {
+		t.Helper()
+		if keys.both != both || keys.apart != apart {
+			t.Errorf("%s: the signer was asked %d times for both and %d times for one, want %d and %d", what, keys.both, keys.apart, both, apart)
+		}
+		keys.both, keys.apart = 0, 0
+	}
+	p.init(t, tag("one"))
+	asked("the first publish", 1, 0)
+	p.publish(t, tag("two"))
+	asked("a publish", 1, 0)
+	lose := func(name string) {
+		t.Helper()
+		keys.err = errSigner
+		if e := p.clone().try(t, tag(name)); e == nil {
+			t.Error("a publish whose signatures were lost was acknowledged")
+		}
+		asked("a publish whose signatures were lost", 1, 0)
+		keys.err = nil
+	}
+	lose("three")
+	p.publish(t, tag("three"))
+	asked("the same one again, to which the answers are the same", 1, 0)
+	lose("lost")
+	w.clock.pass(time.Second)
+	p.publish(t, tag("found"))
+	asked("another one, whose versions were signed: above each of the two", 1, 4)
+	w.clock.pass(3 * 24 * time.Hour)
+	if err := w.Renew(t.Context()); err != nil {
+		t.Error(err)
+	}
+	asked("a renewal of the timestamp", 0, 1)
+	keys.err = errors.ErrUnsupported
+	p.publish(t, tag("four"))
+	asked("a signer that cannot", 1, 2)
+	p.publish(t, tag("five"))
+	asked("a signer that could not a moment ago", 0, 2)
+	keys.err = nil
+	w.clock.pass(2 * apart)
+	p.publish(t, tag("six"))
+	asked("a signer that was replaced", 1, 0)
+	p.hasTags(t, tuf.RoleTargets, "five", "found", "four", "one", "six", "three", "two")
+}

@@ -84,6 +84,7 @@ type faultyKeys struct {
 	sign  func(api.SignRequest) error            // under mu
 	holds func(id tuf.CanonicalID) (bool, error) // under mu; decides instead of the signer
 	lose  int                                    // under mu: answers to lose after signing
+	both  bool                                   // under mu: snapshot and timestamp are signed at once
 }
 
 var errSigner = errors.New("signer unreachable")
@@ -105,6 +106,18 @@ func (k *faultyKeys) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature
 		return tuf.Signature{}, errSigner
 	}
 	return sig, err
+}
+
+// SignBoth is left to the tests that are about it: hooks are asked about one
+// signature at a time.
+func (k *faultyKeys) SignBoth(ctx context.Context, r api.SignRequest, next api.Successor) (snapshot, timestamp tuf.Signature, err error) {
+	k.mu.Lock()
+	both := k.both
+	k.mu.Unlock()
+	if !both {
+		return snapshot, timestamp, errors.ErrUnsupported
+	}
+	return k.Keys.SignBoth(ctx, r, next)
 }
 
 func (k *faultyKeys) Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id tuf.CanonicalID) (bool, error) {

@@ -54,7 +54,7 @@ func TestAudit(t *testing.T) {
 	s.publish(t, "one")
 	r := s.timestampRequest(t, 2, s.snapshot)
 	for range 2 { // the same answer again is no second signature
-		if _, _, err := w.Service.sign(t.Context(), "server.example", r); err != nil {
+		if _, err := w.Service.sign(t.Context(), "server.example", r, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -440,7 +440,7 @@ func TestAttackRefusalsFillTheLog(t *testing.T) {
 	stale := *s
 	stale.published = published{}
 	r := stale.timestampRequest(t, 9, s.snapshot)
-	if _, _, err := w.Service.sign(t.Context(), "thief.example", r); err == nil {
+	if _, err := w.Service.sign(t.Context(), "thief.example", r, nil); err == nil {
 		t.Fatal("no base was accepted")
 	}
 	n, last := count()
@@ -450,7 +450,7 @@ func TestAttackRefusalsFillTheLog(t *testing.T) {
 	r.Role = "root"
 	r.GUN = tuf.GUN(strings.Repeat("x", 5000))
 	for range 100 {
-		if _, _, err := w.Service.sign(t.Context(), "thief.example", r); !errors.Is(err, ErrRefused) {
+		if _, err := w.Service.sign(t.Context(), "thief.example", r, nil); !errors.Is(err, ErrRefused) {
 			t.Fatal(err)
 		}
 	}
@@ -458,7 +458,7 @@ func TestAttackRefusalsFillTheLog(t *testing.T) {
 		t.Errorf("%d refusals in the log, want %d; the last one %+v", n, alarmBurst, last)
 	}
 	w.pass(2 * time.Minute)
-	if _, _, err := w.Service.sign(t.Context(), "thief.example", r); err == nil {
+	if _, err := w.Service.sign(t.Context(), "thief.example", r, nil); err == nil {
 		t.Fatal("signed")
 	}
 	if n, last = count(); n != alarmBurst+1 || !strings.Contains(last.Detail, "(81 more refusals before this one were not recorded)") {

@@ -28,6 +28,10 @@ type signing struct {
 	request string         // under which id the logs have it
 	sum     [32]byte       // of the payload
 	made    *tuf.Signature // on a token; it is nobody's before it is in the ledger
+	// next makes the claim to the timestamp over the signed snapshot that the
+	// claim itself became; nil if no such is asked for. Both are signed, or
+	// neither.
+	next func(snapshot []byte) (*claim, error)
 }
 
 // A signed claim has its signature in the ledger and in the audit log.
@@ -35,6 +39,7 @@ type signed struct {
 	sig    tuf.Signature
 	public tuf.PublicKey
 	again  bool // it is an earlier answer
+	next   *signed
 }
 
 // sign judges c and signs it, together with others that come at this moment.
@@ -43,13 +48,16 @@ type signed struct {
 // forgotten).
 //
 // Beside the errors of [judge] it returns one matching tuf.ErrNoKey.
-func (t *Table) sign(ctx context.Context, who string, c *claim, now time.Time) (s signed, err error) {
-	q := signing{claim: c, who: who, now: now, request: traces.ID(ctx), sum: sha256.Sum256(c.Payload)}
+func (t *Table) sign(ctx context.Context, who string, c *claim, next func([]byte) (*claim, error), now time.Time) (s signed, err error) {
+	q := signing{claim: c, who: who, now: now, request: traces.ID(ctx), sum: sha256.Sum256(c.Payload), next: next}
 	for range 5 {
 		s, err = t.signings.Do(ctx, q)
 		// A token is not asked while a transaction is open. All is judged again
 		// afterwards, with what the ledger says then.
 		if on := new(onToken); errors.As(err, &on) {
+			if next != nil {
+				return signed{}, errors.ErrUnsupported
+			}
 			var made tuf.Signature
 			if made, err = t.signOnToken(ctx, &on.key, c.Payload); err != nil {
 				return signed{}, err
@@ -107,7 +115,20 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, batch []signing) (
 	all := make([]database.Answer[signed], len(batch))
 	w := writes{ledger: map[ledgerKey]ledgerRow{}}
 	for i := range batch {
-		all[i].Value, all[i].Err = t.signOne(ctx, known, &batch[i], &w)
+		var made []written
+		q := &batch[i]
+		all[i].Value, all[i].Err = t.signOne(ctx, known, q, &made)
+		if all[i].Err == nil && q.next != nil {
+			var next signed
+			next, all[i].Err, err = t.signNext(ctx, x, known, q, all[i].Value, &made)
+			if err != nil {
+				return nil, err
+			}
+			all[i].Value.next = &next
+		}
+		if all[i].Err == nil {
+			w.add(made)
+		}
 	}
 	return all, t.put(ctx, x, &w)
 }
@@ -213,9 +234,31 @@ func (k *known) readStatements(ctx context.Context, x *database.Tx, sums []any) 
 	return rows.Err()
 }
 
-// signOne judges q by what is known, signs it, and adds what has to be written.
-// No two of a batch are of the same repository.
-func (t *Table) signOne(ctx context.Context, known *known, q *signing, w *writes) (s signed, err error) {
+// signNext has the timestamp signed over the snapshot that q became. fatal is an
+// error of the transaction.
+func (t *Table) signNext(ctx context.Context, x *database.Tx, known *known, q *signing, of signed, made *[]written) (s signed, err, fatal error) {
+	raw, err := tuf.Envelope(q.Payload, of.sig)
+	if err != nil {
+		return s, err, nil
+	}
+	c, err := q.next(raw)
+	if err != nil {
+		return s, err, nil
+	}
+	next := signing{claim: c, who: q.who, now: q.now, request: q.request, sum: sha256.Sum256(c.Payload)}
+	if of.again { // this one may have been signed as well
+		if err := known.readStatements(ctx, x, []any{next.sum[:]}); err != nil {
+			return s, nil, err
+		}
+	}
+	s, err = t.signOne(ctx, known, &next, made)
+	return s, err, nil
+}
+
+// signOne judges q by what is known, signs it, and adds what has to be written,
+// which is known from then on. No two of a batch are of the same repository, but
+// for a snapshot and the timestamp that follows it.
+func (t *Table) signOne(ctx context.Context, known *known, q *signing, made *[]written) (s signed, err error) {
 	keys := known.keys[q.GUN]
 	i := slices.IndexFunc(keys, func(k keyRow) bool { return k.id == q.Key && k.role == q.Role })
 	if i < 0 {
@@ -242,17 +285,37 @@ func (t *Table) signOne(ctx context.Context, known *known, q *signing, w *writes
 	if s.sig, err = t.signature(ctx, k, q); err != nil {
 		return signed{}, err
 	}
-	w.ledger[at] = ledgerRow{next, row.seq + 1}
-	w.statements = append(w.statements, q.GUN, k.incarnation, q.Role, q.payload.Version, k.id, q.sum[:], s.sig.Method, s.sig.Value, q.payload.Expires.Unix(), q.now.Unix())
-	if k.state == pending {
-		w.active = append(w.active, k.id)
-	}
-	w.now = q.now
-	w.entries = append(w.entries, AuditEntry{
-		Time: q.now, Event: AuditSigned, Identity: q.who, GUN: q.GUN, Role: q.Role, Version: q.payload.Version, Key: k.id,
-		Payload: hex.EncodeToString(q.sum[:]), Expires: &q.payload.Expires, Request: q.request,
+	row = ledgerRow{next, row.seq + 1}
+	known.ledger[at] = row
+	*made = append(*made, written{
+		at: at, row: row, key: k,
+		statement: []any{q.GUN, k.incarnation, q.Role, q.payload.Version, k.id, q.sum[:], s.sig.Method, s.sig.Value, q.payload.Expires.Unix(), q.now.Unix()},
+		entry: AuditEntry{
+			Time: q.now, Event: AuditSigned, Identity: q.who, GUN: q.GUN, Role: q.Role, Version: q.payload.Version, Key: k.id,
+			Payload: hex.EncodeToString(q.sum[:]), Expires: &q.payload.Expires, Request: q.request,
+		},
 	})
 	return s, nil
+}
+
+// A written signature is one that is to be written down.
+type written struct {
+	at        ledgerKey
+	row       ledgerRow // since then
+	key       *keyRow
+	statement []any
+	entry     AuditEntry
+}
+
+func (w *writes) add(made []written) {
+	for _, m := range made {
+		w.ledger[m.at] = m.row
+		w.statements = append(w.statements, m.statement...)
+		if m.key.state == pending {
+			w.active = append(w.active, m.key.id)
+		}
+		w.entries, w.now = append(w.entries, m.entry), m.entry.Time
+	}
 }
 
 // put writes what a batch changes: the ledger, the signatures, the keys that

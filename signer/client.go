@@ -149,14 +149,44 @@ func (c *Client) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, er
 	if err := c.call(ctx, http.MethodPost, pathSign, r, &a); err != nil {
 		return fail(err)
 	}
-	sig := tuf.Signature{KeyID: a.Key.ID(), Method: a.Method, Value: a.Sig}
-	if a.Key.CanonicalID() != r.Key {
-		return fail(errors.New("the signer answered with a signature of another key"))
-	}
-	if err := a.Key.Verify(r.Payload, sig); err != nil {
-		return fail(fmt.Errorf("the signer's answer: %w", err))
+	sig, err := a.of(r.Key, r.Payload)
+	if err != nil {
+		return fail(err)
 	}
 	return sig, nil
+}
+
+// of returns the signature, if it is one of payload by key.
+func (a signAnswer) of(key tuf.CanonicalID, payload []byte) (tuf.Signature, error) {
+	if a.Key.CanonicalID() != key {
+		return tuf.Signature{}, errors.New("the signer answered with a signature of another key")
+	}
+	sig := tuf.Signature{KeyID: a.Key.ID(), Method: a.Method, Value: a.Sig}
+	if err := a.Key.Verify(payload, sig); err != nil {
+		return tuf.Signature{}, fmt.Errorf("the signer's answer: %w", err)
+	}
+	return sig, nil
+}
+
+// SignBoth is [Service.SignBoth]. The error matches [errors.ErrUnsupported],
+// too, where the signer is of an earlier version. The signatures were verified
+// with the keys that r and next name.
+func (c *Client) SignBoth(ctx context.Context, r api.SignRequest, next api.Successor) (snapshot, timestamp tuf.Signature, err error) {
+	var a bothAnswer
+	if err = c.call(ctx, http.MethodPost, pathBoth, bothQuestion{r, next}, &a); err == nil {
+		snapshot, err = a.Snapshot.of(r.Key, r.Payload)
+	}
+	var made []byte
+	if err == nil {
+		made, err = tuf.Envelope(r.Payload, snapshot)
+	}
+	if err == nil {
+		timestamp, err = a.Timestamp.of(next.Key, tuf.TimestampPayload(next.Version, next.Expires, made))
+	}
+	if err != nil {
+		return tuf.Signature{}, tuf.Signature{}, fmt.Errorf("sign snapshot and timestamp of %s: %w", r.GUN, err)
+	}
+	return snapshot, timestamp, nil
 }
 
 // Forget is [Service.Forget].

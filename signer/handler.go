@@ -89,8 +89,24 @@ func calls() map[string]call {
 			if err := allow(s.meters.signatures, s.meters.repositorySignatures, by.name, q.GUN, s.now()); err != nil {
 				return nil, err
 			}
-			sig, public, err := s.sign(ctx, by.name, q)
-			return signAnswer{public, sig.Method, sig.Value}, err
+			a, err := s.sign(ctx, by.name, q, nil)
+			return answerOf(a), err
+		}},
+		pathBoth: {http.MethodPost, func(r Rights) bool { return r.Sign }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
+			q, err := decode[bothQuestion](body)
+			if err != nil {
+				return nil, err
+			}
+			for range 2 { // signatures
+				if err := allow(s.meters.signatures, s.meters.repositorySignatures, by.name, q.GUN, s.now()); err != nil {
+					return nil, err
+				}
+			}
+			a, err := s.sign(ctx, by.name, q.SignRequest, &q.Next)
+			if err != nil {
+				return nil, err
+			}
+			return bothAnswer{answerOf(a), answerOf(*a.next)}, nil
 		}},
 		pathForget: {http.MethodPost, func(r Rights) bool { return r.Forget }, func(s *Service, ctx context.Context, by caller, body []byte) (any, error) {
 			q, err := decode[gunQuestion](body)

@@ -524,7 +524,36 @@ func TestClientChecksAnswers(t *testing.T) {
 			t.Errorf("Sign, answered with %s, looks like a verdict of the signer: %v", v.what, err)
 		}
 	}
+
+	next := api.Successor{Key: s.timestampKey.CanonicalID(), Version: 1, Expires: w.clock().Add(time.Hour)}
+	snapshot, timestamp, err := w.SignBoth(t.Context(), r, next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := answerOf(signed{sig: snapshot, public: s.snapshotKey}), answerOf(signed{sig: timestamp, public: s.timestampKey})
+	for _, v := range []struct {
+		what   string
+		status int
+		answer []byte
+		next   api.Successor
+		want   error // errors.ErrUnsupported, or any other
+	}{
+		{"the right ones", 200, encode(bothAnswer{first, second}), next, nil},
+		{"a signature of another snapshot", 200, encode(bothAnswer{signAnswer{s.snapshotKey, sig.Method, bad}, second}), next, errSome},
+		{"no timestamp", 200, encode(bothAnswer{Snapshot: first}), next, errSome},
+		{"a timestamp of another version", 200, encode(bothAnswer{first, second}), api.Successor{Key: next.Key, Version: 2, Expires: next.Expires}, errSome},
+		{"the answer of a signer of an earlier version", 404, encode(wireError{Code: codeRefused, Message: "the signer has no such call"}), next, errors.ErrUnsupported},
+		{"the answer of a signer with a token", 404, encode(wireError{Code: codeUnknown}), next, errors.ErrUnsupported},
+	} {
+		status, answer = v.status, v.answer
+		_, _, err := c.SignBoth(t.Context(), r, v.next)
+		if (err == nil) != (v.want == nil) || errors.Is(err, errors.ErrUnsupported) != (v.want == errors.ErrUnsupported) {
+			t.Errorf("SignBoth, answered with %s: %v", v.what, err)
+		}
+	}
 }
+
+var errSome = errors.New("some error")
 
 // A signer that dies in the middle of its answer is away, as one that does not
 // answer: the same call can be made again.

@@ -258,21 +258,46 @@ func (s *Service) Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id 
 // matches tuf.ErrNoKey when the key was not made here for that repository and
 // role.
 func (s *Service) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error) {
-	sig, _, err := s.sign(ctx, inProcess, r)
-	return sig, err
+	a, err := s.sign(ctx, inProcess, r, nil)
+	return a.sig, err
 }
 
-func (s *Service) sign(ctx context.Context, who string, r api.SignRequest) (tuf.Signature, tuf.PublicKey, error) {
-	fail := func(err error) (tuf.Signature, tuf.PublicKey, error) {
+// SignBoth signs the snapshot that r asks for, and the timestamp over it that
+// next describes, as two calls of Sign would; but both or neither, and at the
+// price of one. The error matches [errors.ErrUnsupported] where that is not
+// possible, which is where a key is on a token: then nothing was signed.
+func (s *Service) SignBoth(ctx context.Context, r api.SignRequest, next api.Successor) (snapshot, timestamp tuf.Signature, err error) {
+	a, err := s.sign(ctx, inProcess, r, &next)
+	if err != nil {
+		return snapshot, timestamp, err
+	}
+	return a.sig, a.next.sig, nil
+}
+
+// sign signs what r asks for and, if next is not nil, what that describes.
+func (s *Service) sign(ctx context.Context, who string, r api.SignRequest, next *api.Successor) (signed, error) {
+	fail := func(err error) (signed, error) {
 		s.alarm(ctx, who, r, err)
-		return tuf.Signature{}, tuf.PublicKey{}, fmt.Errorf("sign %s of %s: %w", r.Role, r.GUN, err)
+		return signed{}, fmt.Errorf("sign %s of %s: %w", r.Role, r.GUN, err)
 	}
 	now := s.now()
 	c, err := read(r, s.limits, now)
 	if err != nil {
 		return fail(err)
 	}
-	signed, err := s.table.sign(ctx, who, c, now)
+	var then func([]byte) (*claim, error)
+	if next != nil {
+		if r.Role != tuf.RoleSnapshot {
+			return fail(refuse("a %s is not followed by a timestamp", r.Role))
+		}
+		then = func(snapshot []byte) (*claim, error) {
+			return read(api.SignRequest{
+				GUN: r.GUN, Role: tuf.RoleTimestamp, Key: next.Key, Payload: tuf.TimestampPayload(next.Version, next.Expires, snapshot),
+				Timestamp: r.Timestamp, BaseSnapshot: r.BaseSnapshot, Snapshot: snapshot,
+			}, s.limits, now)
+		}
+	}
+	a, err := s.table.sign(ctx, who, c, then, now)
 	var restored *api.RestoredError
 	if errors.As(err, &restored) {
 		// Returned as well: the caller cannot do anything about it, people can.
@@ -287,8 +312,12 @@ func (s *Service) sign(ctx context.Context, who string, r api.SignRequest) (tuf.
 		}
 	}
 	s.counters.signed.Add(string(r.Role))
-	s.log.InfoContext(ctx, "signed", "identity", who, "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", signed.again)
-	return signed.sig, signed.public, nil
+	s.log.InfoContext(ctx, "signed", "identity", who, "gun", r.GUN, "role", r.Role, "version", c.payload.Version, "key", r.Key, "again", a.again)
+	if next != nil {
+		s.counters.signed.Add(string(tuf.RoleTimestamp))
+		s.log.InfoContext(ctx, "signed", "identity", who, "gun", r.GUN, "role", tuf.RoleTimestamp, "version", next.Version, "key", next.Key, "again", a.next.again)
+	}
+	return a, nil
 }
 
 // Forget is called after a repository was deleted: its pending keys are

@@ -21,6 +21,7 @@ const (
 	pathBegin  = "/v1/may-begin"
 	pathHolds  = "/v1/holds"
 	pathSign   = "/v1/sign"
+	pathBoth   = "/v1/sign-both"
 	pathForget = "/v1/forget"
 	pathRecall = "/v1/recall"
 	pathLower  = "/v1/lower-floor"
@@ -50,6 +51,14 @@ type (
 		Method string        `json:"method"`
 		Sig    []byte        `json:"sig"`
 	}
+	bothQuestion struct {
+		api.SignRequest
+		Next api.Successor `json:"next"`
+	}
+	bothAnswer struct {
+		Snapshot  signAnswer `json:"snapshot"`
+		Timestamp signAnswer `json:"timestamp"`
+	}
 	gunQuestion struct {
 		GUN tuf.GUN `json:"gun"`
 	}
@@ -65,6 +74,8 @@ type (
 	}
 )
 
+func answerOf(s signed) signAnswer { return signAnswer{s.public, s.sig.Method, s.sig.Value} }
+
 // Codes of errors.
 const (
 	codeNoKey    = "no_key"
@@ -74,6 +85,7 @@ const (
 	codeDenied   = "denied"
 	codeSlow     = "slow_down"
 	codeBroken   = "broken"
+	codeUnknown  = "unsupported"
 )
 
 // ErrDenied is [api.ErrDenied].
@@ -108,6 +120,8 @@ func wireErrorOf(err error) (status int, e wireError) {
 		return http.StatusConflict, wireError{Code: codeRestored, Message: restored.Error(), Role: restored.Role, Confirmed: restored.Confirmed, Base: restored.Base}
 	case errors.As(err, &refusal):
 		return http.StatusUnprocessableEntity, wireError{Code: codeRefused, Message: refusal.Reason, Clock: refusal.Clock}
+	case errors.Is(err, errors.ErrUnsupported):
+		return http.StatusNotFound, wireError{Code: codeUnknown, Message: "the signer cannot do that with this key"}
 	case errors.Is(err, api.ErrUnavailable):
 		return http.StatusServiceUnavailable, wireError{Code: codeBroken, Message: "the signer cannot use its token now; its log says why"}
 	case errors.Is(err, tuf.ErrNoKey):
@@ -130,9 +144,14 @@ func (e wireError) err(status int) error {
 	case codeSlow:
 		return &api.SlowDownError{After: time.Duration(min(max(e.After, 1), 60_000)) * time.Millisecond}
 	case codeRefused:
+		if status == http.StatusNotFound { // a call that is not known there
+			return fmt.Errorf("%w: %s", errors.ErrUnsupported, e.Message)
+		}
 		return &Refusal{e.Message, e.Clock}
 	case codeNoKey:
 		return fmt.Errorf("%w: %s", tuf.ErrNoKey, e.Message)
+	case codeUnknown:
+		return fmt.Errorf("%w: %s", errors.ErrUnsupported, e.Message)
 	case codeDenied:
 		return fmt.Errorf("%w: %s", ErrDenied, e.Message)
 	case codeBroken:

@@ -346,6 +346,11 @@ func (g gateOfKeys) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature,
 	return call(g.n, func() (tuf.Signature, error) { return g.n.w.signer.sign(ctx, r) })
 }
 
+func (g gateOfKeys) SignBoth(ctx context.Context, r api.SignRequest, next api.Successor) (snapshot, timestamp tuf.Signature, err error) {
+	both, err := call(g.n, func() ([2]tuf.Signature, error) { return g.n.w.signer.signBoth(ctx, r, next) })
+	return both[0], both[1], err
+}
+
 func (g gateOfKeys) Forget(ctx context.Context, gun tuf.GUN) error {
 	_, err := call(g.n, func() (struct{}, error) { return struct{}{}, g.n.w.signer.forget(ctx, gun) })
 	return err
@@ -425,8 +430,35 @@ func (v *signingService) bring(ctx context.Context, role tuf.RoleName, gun tuf.G
 }
 
 func (v *signingService) sign(ctx context.Context, r api.SignRequest) (tuf.Signature, error) {
+	return signing(v, func() (tuf.Signature, error) {
+		sig, err := v.service.Sign(ctx, r)
+		if err == nil {
+			v.w.oracle.witness(r, v.made[r.Key])
+		}
+		return sig, err
+	})
+}
+
+func (v *signingService) signBoth(ctx context.Context, r api.SignRequest, next api.Successor) ([2]tuf.Signature, error) {
+	return signing(v, func() (both [2]tuf.Signature, err error) {
+		if both[0], both[1], err = v.service.SignBoth(ctx, r, next); err != nil {
+			return both, err
+		}
+		v.w.oracle.witness(r, v.made[r.Key])
+		made, err := tuf.Envelope(r.Payload, both[0])
+		v.w.must(err)
+		r.Role, r.Key, r.Snapshot = tuf.RoleTimestamp, next.Key, made
+		r.Payload = tuf.TimestampPayload(next.Version, next.Expires, made)
+		v.w.oracle.witness(r, v.made[r.Key])
+		return both, nil
+	})
+}
+
+// signing has the signer sign, unless it crashes before or after that.
+func signing[T any](v *signingService, sign func() (T, error)) (T, error) {
+	var none T
 	if err := v.reachable(); err != nil {
-		return tuf.Signature{}, err
+		return none, err
 	}
 	dies := false
 	if v.crash > 0 && !v.w.calm {
@@ -435,15 +467,12 @@ func (v *signingService) sign(ctx context.Context, r api.SignRequest) (tuf.Signa
 	}
 	if dies && !v.after {
 		v.restart()
-		return tuf.Signature{}, api.ErrUnavailable
+		return none, api.ErrUnavailable
 	}
-	sig, err := v.service.Sign(ctx, r)
-	if err == nil {
-		v.w.oracle.witness(r, v.made[r.Key])
-	}
+	sig, err := sign()
 	if dies {
 		v.restart()
-		return tuf.Signature{}, api.ErrUnavailable
+		return none, api.ErrUnavailable
 	}
 	return sig, err
 }

@@ -77,6 +77,16 @@ func (d *Draft) Sign(ctx context.Context, ring Ring, o SignOptions) ([]File, err
 	return s.out, nil
 }
 
+// NextVersion returns the version that Sign gives to the file of role if it
+// makes one.
+func (d *Draft) NextVersion(role RoleName, o SignOptions) int64 {
+	var have int64
+	if f, ok := d.files[role]; ok {
+		have = f.version
+	}
+	return max(have, d.floor[role], o.Floor[role]) + 1
+}
+
 type signing struct {
 	d    *Draft
 	ctx  context.Context
@@ -118,7 +128,7 @@ func (d *Draft) mustSign(name RoleName) ([]Role, error) {
 // sign stamps a payload, has it signed for every one of roles, and keeps the
 // result as the file's state.
 func (s *signing) sign(f *draftFile, roles []Role, extra []PublicKey) error {
-	version := max(f.version, s.d.floor[f.role], s.o.Floor[f.role]) + 1
+	version := s.d.NextVersion(f.role, s.o)
 	expires := s.o.Now.Add(s.o.lifetime(f.role))
 	payload := s.d.o.Dialect.stamp(f.payload, version, expires)
 	message := appendCanonical(nil, payload)

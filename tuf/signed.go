@@ -76,6 +76,15 @@ func Outline(role RoleName, raw []byte, o Options) (Meta, error) {
 	return Meta{Role: role, Version: d.version, Expires: d.expires, Files: d.meta, Canonical: d.message}, nil
 }
 
+// TimestampPayload returns the payload of the timestamp over a snapshot, in
+// canonical form: the one that [Draft.Sign] makes of a draft that began with
+// [Receive].
+func TimestampPayload(version int64, expires time.Time, snapshot []byte) []byte {
+	d := Notary{}
+	p := d.putMeta(d.blank(RoleTimestamp), RoleSnapshot, describe(snapshot))
+	return appendCanonical(nil, d.stamp(p, version, expires))
+}
+
 // Envelope assembles a file from a payload in canonical form and its
 // signatures. The error matches [ErrMalformed].
 func Envelope(payload []byte, sigs ...Signature) ([]byte, error) {

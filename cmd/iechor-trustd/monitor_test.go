@@ -101,7 +101,7 @@ func TestDrainDelay(t *testing.T) {
 	p.has(server, "first", "second")
 	var all string
 	for one, series := range map[*process]string{
-		server: `iechor_server_publishes_total`, signer: `iechor_signer_requests_total{path="/v1/sign",code="200"}`,
+		server: `iechor_server_publishes_total`, signer: `iechor_signer_requests_total{path="/v1/sign-both",code="200"}`,
 	} {
 		_, page := fetch(t, plain, monitorAt(one)+"/metrics")
 		got := metricstest.Parse(t, page)
