@@ -120,16 +120,24 @@ func (w *world) arm(m *machine, rnd *rand.Rand) string {
 	}
 	said := ""
 	for range 1 + rnd.IntN(2) {
-		switch rnd.IntN(9) {
+		switch rnd.IntN(11) {
 		case 0, 1:
-			m.fault = fault{1 + rnd.IntN(6), pick(rnd, networkFaults), rnd}
+			m.fault = fault{at: 1 + rnd.IntN(6), kind: pick(rnd, networkFaults), rnd: rnd}
 			said += fmt.Sprintf(" [request %d: %s]", m.fault.at, m.fault.kind)
 		case 2, 3:
 			n := pick(rnd, w.instances)
 			if n.busy == 0 {
-				n.calls, n.fault = 0, fault{1 + rnd.IntN(8), pick(rnd, serverFaults), rnd}
+				n.calls, n.fault = 0, fault{at: 1 + rnd.IntN(8), kind: pick(rnd, serverFaults), rnd: rnd}
 				said += fmt.Sprintf(" [server %d at call %d: %s]", n.id, n.fault.at, n.fault.kind)
 			}
+		case 9, 10: // whichever of them it is that commits
+			kind := pick(rnd, serverFaults)
+			for _, n := range w.instances {
+				if n.busy == 0 {
+					n.calls, n.fault = 0, fault{kind: kind, rnd: rnd, commit: true}
+				}
+			}
+			said += fmt.Sprintf(" [at the commit: %s]", kind)
 		case 4:
 			w.signer.crash, w.signer.after = 1+rnd.IntN(2), rnd.IntN(2) == 0
 			said += fmt.Sprintf(" [signer dies at signature %d, after it: %v]", w.signer.crash, w.signer.after)
@@ -386,7 +394,7 @@ func (w *world) doFollow(rnd *rand.Rand) {
 		return
 	}
 	if rnd.IntN(5) == 0 {
-		n.calls, n.fault = 0, fault{1, pick(rnd, []string{"fail before", "away"}), rnd}
+		n.calls, n.fault = 0, fault{at: 1, kind: pick(rnd, []string{"fail before", "away"}), rnd: rnd}
 	}
 	at := n.clock()
 	err := n.Follow(context.Background())

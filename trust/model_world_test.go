@@ -183,9 +183,10 @@ func (w *world) restore() {
 
 // A fault says where in a step something goes wrong.
 type fault struct {
-	at   int // the call that is hit, counted from 1; 0: none
-	kind string
-	rnd  *mathrand.Rand // for a step within the step
+	at     int // the call that is hit, counted from 1; 0: none
+	kind   string
+	rnd    *mathrand.Rand // for a step within the step
+	commit bool           // of a server: the next commit is hit
 }
 
 // An instance is one trust server.
@@ -273,6 +274,9 @@ func (g *gate) Current(ctx context.Context, gun tuf.GUN) (*storage.State, error)
 }
 
 func (g *gate) Commit(ctx context.Context, gun tuf.GUN, base *storage.State, files []storage.NewFile, drop []tuf.RoleName, now time.Time, by *storage.Actor) (*storage.State, error) {
+	if g.n.fault.commit {
+		g.n.fault.at, g.n.fault.commit = g.n.calls+1, false
+	}
 	state, err := call(g.n, func() (*storage.State, error) {
 		g.n.w.writes++
 		state, err := g.Store.Commit(ctx, gun, base, files, drop, now, by)
