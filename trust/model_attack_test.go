@@ -229,6 +229,9 @@ func (w *world) attack(m *machine, gun tuf.GUN, rnd *rand.Rand) {
 	if len(dates) > 0 && rnd.IntN(3) == 0 {
 		kind = -1
 	}
+	if !known && rnd.IntN(3) == 0 {
+		kind = 7
+	}
 	switch kind {
 	case -1:
 		a.current[tuf.RoleTimestamp] = pick(rnd, dates).files[tuf.RoleTimestamp]
@@ -269,6 +272,8 @@ func (w *world) attack(m *machine, gun tuf.GUN, rnd *rand.Rand) {
 		said = "no " + string(role)
 	case 7:
 		repo := tuftest.New(w.t, gun)
+		repo.Advance(w.now.Sub(repo.Now()))
+		repo.Publish(w.t, tuf.AddTarget{Target: tuftest.Target("1")})
 		files := repo.Files()
 		a.current, a.roots, a.blobs = files.Current, files.Roots, files.Blobs
 		said = "a repository of the attacker's"
