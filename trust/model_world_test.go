@@ -321,8 +321,6 @@ func (g *gate) Blob(ctx context.Context, gun tuf.GUN, role tuf.RoleName, sum [32
 // A gateOfKeys is the way to the signer.
 type gateOfKeys struct{ n *instance }
 
-var _ server.Keys = gateOfKeys{}
-
 func (g gateOfKeys) CreateKey(ctx context.Context, t tuf.KeyType, role tuf.RoleName, gun tuf.GUN) (tuf.PublicKey, error) {
 	return call(g.n, func() (tuf.PublicKey, error) { return g.n.w.signer.create(ctx, t, role, gun) })
 }
