@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -390,40 +389,6 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
 	}
 	return t.run.QueryRowContext(ctx, query, args...)
 }
-
-// Upsert inserts rows of the key columns and then the others, and where a row
-// with that key is there, sets its other columns. The key must be the table's
-// primary key, and no other unique index may be met.
-func (t *Tx) Upsert(ctx context.Context, table string, key, others []string, rows [][]any) error {
-	var set []string
-	clause := " ON CONFLICT (" + strings.Join(key, ", ") + ") DO UPDATE SET "
-	for _, c := range others {
-		if t.dialect == MySQL {
-			set = append(set, c+" = VALUES("+c+")")
-		} else {
-			set = append(set, c+" = excluded."+c)
-		}
-	}
-	if t.dialect == MySQL {
-		clause = " ON DUPLICATE KEY UPDATE "
-	}
-	columns := append(slices.Clone(key), others...)
-	into := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES "
-	row := "(" + List(len(columns), "?") + ")"
-	for some := range slices.Chunk(rows, max(1, maxPlaceholders/len(columns))) {
-		var args []any
-		for _, r := range some {
-			args = append(args, r...)
-		}
-		if _, err := t.Exec(ctx, into+List(len(some), row)+clause+strings.Join(set, ", "), args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// maxPlaceholders is what every database takes in one statement.
-const maxPlaceholders = 900
 
 // statement returns the statement as it was prepared for the connection of t,
 // which closes it when it ends; nil if there is none yet.

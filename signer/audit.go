@@ -1,7 +1,6 @@
 package signer
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -55,43 +54,48 @@ var auditLog = database.Chain{Table: "signer_audit"}
 // maxDetail bounds text of callers in an entry, in bytes.
 const maxDetail = 400
 
-// record puts entries into the audit log, in a transaction of [Table.write].
-func (t *Table) record(ctx context.Context, x *database.Tx, entries ...AuditEntry) error {
-	var links []database.Link
-	for _, e := range entries {
-		e.Time, e.Request = e.Time.UTC().Truncate(time.Millisecond), cmp.Or(e.Request, traces.ID(ctx))
-		if len(e.Detail) > maxDetail {
-			e.Detail = e.Detail[:maxDetail] + "…"
-		}
-		raw, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		links = append(links, database.Link{GUN: string(e.GUN), Entry: raw})
+// record puts an entry into the audit log, in a transaction of [Table.write].
+func (t *Table) record(ctx context.Context, x *database.Tx, e AuditEntry) error {
+	e.Request = traces.ID(ctx)
+	l, err := e.link()
+	if err == nil {
+		_, err = auditLog.Append(ctx, x, l.GUN, l.Entry)
 	}
-	_, err := auditLog.AppendAll(ctx, x, links)
 	return err
+}
+
+// link is e as it is written, before it has its place.
+func (e AuditEntry) link() (database.Link, error) {
+	e.Time = e.Time.UTC().Truncate(time.Millisecond)
+	if len(e.Detail) > maxDetail {
+		e.Detail = e.Detail[:maxDetail] + "…"
+	}
+	raw, err := json.Marshal(e)
+	return database.Link{GUN: string(e.GUN), Entry: raw}, err
 }
 
 // write runs fn in a transaction that may write to the audit log. The log has
 // one end, so those transactions take turns: they wait before they look at
 // anything, because to be refused at the end, and to begin again, takes longer.
 func (t *Table) write(ctx context.Context, fn func(*database.Tx) error) error {
-	return t.db.Update(ctx, func(x *database.Tx) error {
-		var err error
-		switch x.Dialect() {
-		case database.PostgreSQL:
-			// The one statement that waits before what is visible is fixed.
-			_, err = x.Exec(ctx, "LOCK TABLE signer_audit_end IN SHARE ROW EXCLUSIVE MODE")
-		case database.MySQL:
-			err = x.QueryRow(ctx, "SELECT turn FROM signer_audit_end WHERE id = 1 FOR UPDATE").Scan(new(int64))
-		}
-		if err != nil {
-			return fmt.Errorf("wait for the audit log: %w", err)
+	first := ""
+	if t.db.Dialect() == database.PostgreSQL {
+		first = turnPostgres
+	}
+	return t.db.UpdateAfter(ctx, first, func(x *database.Tx) error {
+		if x.Dialect() == database.MySQL {
+			if err := x.QueryRow(ctx, "SELECT turn FROM signer_audit_end WHERE id = 1 FOR UPDATE").Scan(new(int64)); err != nil {
+				return fmt.Errorf("wait for the audit log: %w", err)
+			}
 		}
 		return fn(x)
 	})
 }
+
+// turnPostgres begins a turn on PostgreSQL. LOCK is the one statement that
+// waits before what is visible is fixed. Everything is found by an index, so
+// that what is read by others is no conflict.
+const turnPostgres = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; LOCK TABLE signer_audit_end IN SHARE ROW EXCLUSIVE MODE"
 
 // drain gives entries their place that a signer of an earlier version left
 // waiting for it, when it ended between what they tell of and that. Their

@@ -3,6 +3,7 @@ package signer
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -113,7 +114,7 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, batch []signing) (
 		return nil, err
 	}
 	all := make([]database.Answer[signed], len(batch))
-	w := writes{ledger: map[ledgerKey]ledgerRow{}}
+	w := writes{begun: map[ledgerKey]ledgerRow{}, moved: map[ledgerKey]ledgerRow{}}
 	for i := range batch {
 		var made []written
 		q := &batch[i]
@@ -130,11 +131,12 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, batch []signing) (
 			w.add(made)
 		}
 	}
-	return all, t.put(ctx, x, &w)
+	return all, t.put(ctx, x, known.last, &w)
 }
 
 // What is known of the repositories of a batch.
 type known struct {
+	last       database.Link        // of the audit log
 	keys       map[tuf.GUN][]keyRow // all that are not dropped; of timestamp keys, those used last come first
 	ledger     map[ledgerKey]ledgerRow
 	statements map[[32]byte][]statementRow // by the hash of the payload
@@ -162,61 +164,73 @@ type statementRow struct {
 
 // writes are what a batch changes.
 type writes struct {
-	ledger     map[ledgerKey]ledgerRow
-	statements []any
-	active     []any // ids of keys that were pending
-	entries    []AuditEntry
-	now        time.Time
+	begun, moved map[ledgerKey]ledgerRow // incarnations that the ledger did not know, and others
+	statements   [][]any
+	active       []any // ids of keys that were pending
+	entries      []AuditEntry
 }
 
 // recallAll reads what the batch is judged by.
 func recallAll(ctx context.Context, x *database.Tx, batch []signing) (*known, error) {
-	k := &known{map[tuf.GUN][]keyRow{}, map[ledgerKey]ledgerRow{}, map[[32]byte][]statementRow{}}
-	var guns, sums []any
+	k := &known{keys: map[tuf.GUN][]keyRow{}, ledger: map[ledgerKey]ledgerRow{}, statements: map[[32]byte][]statementRow{}}
+	var guns []string
+	var sums [][]byte
 	for _, q := range batch {
-		if !slices.Contains(guns, any(string(q.GUN))) {
-			guns = append(guns, string(q.GUN))
-		}
+		guns = append(guns, string(q.GUN))
 		sums = append(sums, q.sum[:])
 		if q.snapshot != nil {
 			sum := sha256.Sum256(q.snapshot.Canonical)
 			sums = append(sums, sum[:])
 		}
 	}
-	in := " IN (" + database.List(len(guns), "?") + ")"
-	keys, err := keyRows(ctx, x, "SELECT "+keyColumns+" FROM signer_keys WHERE gun"+in+" AND state <> ? ORDER BY first_used_at DESC, id", append(guns, dropped)...)
+	in, args := database.In(x.Dialect(), guns)
+	keys, err := keyRows(ctx, x, "SELECT "+keyColumns+" FROM signer_keys WHERE gun "+in+" AND state <> ? ORDER BY first_used_at DESC, id", append(slices.Clone(args), dropped)...)
 	if err != nil {
 		return nil, err
 	}
 	for _, key := range keys {
 		k.keys[key.gun] = append(k.keys[key.gun], key)
 	}
-	if err := k.readLedger(ctx, x, "SELECT gun, incarnation, seq, "+floorColumns+" FROM signer_ledger WHERE gun"+in, guns); err != nil {
+	if err := k.readLedger(ctx, x, in, args); err != nil {
 		return nil, err
 	}
 	return k, k.readStatements(ctx, x, sums)
 }
 
-func (k *known) readLedger(ctx context.Context, x *database.Tx, query string, guns []any) error {
-	rows, err := x.Query(ctx, query, guns...)
+// readLedger reads the ledger of some repositories, and the end of the audit
+// log, which is there in any case.
+func (k *known) readLedger(ctx context.Context, x *database.Tx, in string, guns []any) error {
+	rows, err := x.Query(ctx, "SELECT a.id, a.hash, l.gun, l.incarnation, l.seq, "+floorColumns+` FROM signer_audit_end e
+		LEFT JOIN signer_audit a ON a.id = (SELECT MAX(id) FROM signer_audit)
+		LEFT JOIN signer_ledger l ON l.gun `+in+" WHERE e.id = 1", guns...)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var at ledgerKey
-		var r ledgerRow
-		if err := rows.Scan(append([]any{&at.gun, &at.incarnation, &r.seq}, r.columns()...)...); err != nil {
+		var last, incarnation, seq sql.NullInt64
+		var hash []byte
+		var gun sql.NullString
+		var f [5]sql.NullInt64
+		if err := rows.Scan(&last, &hash, &gun, &incarnation, &seq, &f[0], &f[1], &f[2], &f[3], &f[4]); err != nil {
 			return err
 		}
-		k.ledger[at] = r
+		k.last.ID = last.Int64
+		copy(k.last.Hash[:], hash)
+		if gun.Valid {
+			r := ledgerRow{seq: seq.Int64}
+			for i, to := range r.columns() {
+				*to.(*int64) = f[i].Int64
+			}
+			k.ledger[ledgerKey{tuf.GUN(gun.String), incarnation.Int64}] = r
+		}
 	}
 	return rows.Err()
 }
 
-func (k *known) readStatements(ctx context.Context, x *database.Tx, sums []any) error {
-	rows, err := x.Query(ctx, "SELECT gun, incarnation, role, version, key_id, payload, method, signature FROM signer_statements WHERE payload IN ("+
-		database.List(len(sums), "?")+")", sums...)
+func (k *known) readStatements(ctx context.Context, x *database.Tx, sums [][]byte) error {
+	in, args := database.In(x.Dialect(), sums)
+	rows, err := x.Query(ctx, "SELECT gun, incarnation, role, version, key_id, payload, method, signature FROM signer_statements WHERE payload "+in, args...)
 	if err != nil {
 		return err
 	}
@@ -247,7 +261,7 @@ func (t *Table) signNext(ctx context.Context, x *database.Tx, known *known, q *s
 	}
 	next := signing{claim: c, who: q.who, now: q.now, request: q.request, sum: sha256.Sum256(c.Payload)}
 	if of.again { // this one may have been signed as well
-		if err := known.readStatements(ctx, x, []any{next.sum[:]}); err != nil {
+		if err := known.readStatements(ctx, x, [][]byte{next.sum[:]}); err != nil {
 			return s, nil, err
 		}
 	}
@@ -285,11 +299,11 @@ func (t *Table) signOne(ctx context.Context, known *known, q *signing, made *[]w
 	if s.sig, err = t.signature(ctx, k, q); err != nil {
 		return signed{}, err
 	}
-	row = ledgerRow{next, row.seq + 1}
+	row.floors = next
 	known.ledger[at] = row
 	*made = append(*made, written{
 		at: at, row: row, key: k,
-		statement: []any{q.GUN, k.incarnation, q.Role, q.payload.Version, k.id, q.sum[:], s.sig.Method, s.sig.Value, q.payload.Expires.Unix(), q.now.Unix()},
+		statement: []any{string(q.GUN), k.incarnation, string(q.Role), q.payload.Version, string(k.id), q.sum[:], s.sig.Method, s.sig.Value, q.payload.Expires.Unix(), q.now.Unix()},
 		entry: AuditEntry{
 			Time: q.now, Event: AuditSigned, Identity: q.who, GUN: q.GUN, Role: q.Role, Version: q.payload.Version, Key: k.id,
 			Payload: hex.EncodeToString(q.sum[:]), Expires: &q.payload.Expires, Request: q.request,
@@ -301,7 +315,7 @@ func (t *Table) signOne(ctx context.Context, known *known, q *signing, made *[]w
 // A written signature is one that is to be written down.
 type written struct {
 	at        ledgerKey
-	row       ledgerRow // since then
+	row       ledgerRow // since then, with the seq of before
 	key       *keyRow
 	statement []any
 	entry     AuditEntry
@@ -309,36 +323,65 @@ type written struct {
 
 func (w *writes) add(made []written) {
 	for _, m := range made {
-		w.ledger[m.at] = m.row
-		w.statements = append(w.statements, m.statement...)
+		to := w.moved
+		if m.row.seq == 0 {
+			to = w.begun
+		}
+		to[m.at] = m.row
+		w.statements = append(w.statements, m.statement)
 		if m.key.state == pending {
 			w.active = append(w.active, m.key.id)
 		}
-		w.entries, w.now = append(w.entries, m.entry), m.entry.Time
+		w.entries = append(w.entries, m.entry)
 	}
 }
 
+// ledgerRows are rows that the ledger does not have.
+func ledgerRows(values ...[]any) database.Rows {
+	return database.Rows{Table: "signer_ledger", Set: append([]string{"gun", "incarnation", "seq"}, floorNames...), Values: values}
+}
+
 // put writes what a batch changes: the ledger, the signatures, the keys that
-// are in use since, the audit log.
-func (t *Table) put(ctx context.Context, x *database.Tx, w *writes) error {
+// are in use since, the audit log behind last.
+func (t *Table) put(ctx context.Context, x *database.Tx, last database.Link, w *writes) error {
 	if len(w.entries) == 0 {
 		return nil
 	}
-	if err := putLedger(ctx, x, w.ledger); err != nil {
-		return err
+	var begun, moved [][]any
+	for at, r := range w.begun {
+		r.seq++
+		begun = append(begun, r.values(at))
 	}
-	if _, err := x.Exec(ctx, `INSERT INTO signer_statements (gun, incarnation, role, version, key_id, payload, method, signature, expires_at, signed_at) VALUES `+
-		database.List(len(w.entries), "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"), w.statements...); err != nil {
-		return err
+	for at, r := range w.moved {
+		was := r.seq
+		r.seq++
+		moved = append(moved, append([]any{string(at.gun), at.incarnation, was}, r.values(at)[2:]...))
+	}
+	var links []database.Link
+	for _, e := range w.entries {
+		l, err := e.link()
+		if err != nil {
+			return err
+		}
+		links = append(links, l)
 	}
 	if len(w.active) > 0 {
 		res, err := x.Exec(ctx, "UPDATE signer_keys SET state = ?, slot = NULL, first_used_at = ? WHERE state = ? AND id IN ("+database.List(len(w.active), "?")+")",
-			append([]any{active, w.now.Unix(), pending}, w.active...)...)
+			append([]any{active, w.entries[0].Time.Unix(), pending}, w.active...)...)
 		if err := met(len(w.active), res, err); err != nil {
 			return err
 		}
 	}
-	return t.record(ctx, x, w.entries...)
+	entries, _ := auditLog.After(last, links)
+	err := x.Write(ctx,
+		ledgerRows(begun...),
+		database.Rows{Table: "signer_ledger", By: []string{"gun", "incarnation", "seq"}, Set: append([]string{"seq"}, floorNames...), Values: moved},
+		database.Rows{Table: "signer_statements", Set: []string{"gun", "incarnation", "role", "version", "key_id", "payload", "method", "signature", "expires_at", "signed_at"}, Values: w.statements},
+		entries)
+	if errors.Is(err, database.ErrMissed) {
+		err = fmt.Errorf("%w: %w", errMoved, err)
+	}
+	return err
 }
 
 // signature signs with a key that is wrapped here. For one on a token the

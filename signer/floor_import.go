@@ -26,10 +26,11 @@ func (t *Table) ImportFloor(ctx context.Context, gun tuf.GUN, timestamp, snapsho
 			if err != nil || seq != 0 {
 				return err
 			}
-			if err := putLedger(ctx, x, map[ledgerKey]ledgerRow{{gun, incarnation}: {seq: 1, floors: floors{
+			row := ledgerRow{seq: 1, floors: floors{
 				timestampSigned: timestamp, timestampConfirmed: timestamp,
 				snapshotSigned: snapshot, snapshotConfirmed: snapshot, snapshotNamed: snapshot,
-			}}}); err != nil {
+			}}
+			if err := x.Write(ctx, ledgerRows(row.values(ledgerKey{gun, incarnation}))); err != nil {
 				return err
 			}
 			return t.record(ctx, x, AuditEntry{Time: now, Event: AuditImported, GUN: gun, Role: tuf.RoleTimestamp, Version: timestamp})

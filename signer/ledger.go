@@ -35,12 +35,9 @@ func (t *Table) floors(ctx context.Context, x *database.Tx, gun tuf.GUN, incarna
 	return f, seq, err
 }
 
-func putLedger(ctx context.Context, x *database.Tx, ledger map[ledgerKey]ledgerRow) error {
-	var rows [][]any
-	for at, r := range ledger {
-		rows = append(rows, append([]any{at.gun, at.incarnation, r.seq}, r.columns()...))
-	}
-	return x.Upsert(ctx, "signer_ledger", []string{"gun", "incarnation"}, append([]string{"seq"}, floorNames...), rows)
+// values are the row of an incarnation as it is written.
+func (r ledgerRow) values(at ledgerKey) []any {
+	return []any{string(at.gun), at.incarnation, r.seq, r.timestampSigned, r.timestampConfirmed, r.snapshotSigned, r.snapshotConfirmed, r.snapshotNamed}
 }
 
 // one demands that a statement changed exactly one row.
