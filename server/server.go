@@ -95,6 +95,8 @@ type Limits struct {
 type Config struct {
 	Store storage.Store
 	Keys  Keys
+	// Verified is where Keys notes that its signatures are valid; nil: nowhere.
+	Verified *tuf.Verified
 
 	// Forget has the signer forget a repository that was deleted, so that it can
 	// begin anew. Nil, as it must be where the signer is apart: that is for an
@@ -144,7 +146,6 @@ type Server struct {
 	consistent  aging // of files that never change
 	heads       *heads
 	blobs       *cache
-	verified    tuf.Verified
 	held        held
 	apart       atomic.Int64 // until when the signer is not asked for both at once, in Unix seconds
 	uploading   atomic.Int64 // bytes of uploads in memory
@@ -190,6 +191,9 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Verified == nil {
+		c.Verified = new(tuf.Verified)
+	}
 	orDefault(&c.MaxAge.Current, 5*time.Minute)
 	orDefault(&c.MaxAge.Consistent, 30*24*time.Hour)
 	orDefault(&c.Lifetimes.Snapshot, 365*24*time.Hour)
@@ -233,7 +237,7 @@ func orDefault[T comparable](v *T, d T) {
 // certificates say for which repository they are, and the stored root is the
 // trusted one.
 func (s *Server) options(now time.Time) tuf.Options {
-	return tuf.Options{Pin: tuf.FirstUse{}, Now: now, Limits: s.c.Limits.Walk, Verified: &s.verified}
+	return tuf.Options{Pin: tuf.FirstUse{}, Now: now, Limits: s.c.Limits.Walk, Verified: s.c.Verified}
 }
 
 // readLimit is how long a reader waits for a database that is silent. It ends

@@ -397,7 +397,11 @@ func (t *Table) signature(ctx context.Context, k *keyRow, q *signing) (tuf.Signa
 	if err != nil {
 		return tuf.Signature{}, err
 	}
-	return s.Sign(ctx, q.Payload)
+	sig, err := s.Sign(ctx, q.Payload)
+	if err == nil && q.Role == tuf.RoleTimestamp {
+		t.verified.Made(k.public, q.Payload, sig) // the next request builds on it
+	}
+	return sig, err
 }
 
 // ownSnapshot refuses a timestamp over a snapshot that was signed here for

@@ -26,6 +26,10 @@ import (
 // is not known, and the same call can be made again. It is safe for concurrent
 // use.
 type Client struct {
+	// Verified is told of the signatures of answers, for the caller who looks
+	// at them again; nil: nobody is. It must be set before the first call.
+	Verified *tuf.Verified
+
 	base string
 	http *http.Client
 }
@@ -149,7 +153,7 @@ func (c *Client) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, er
 	if err := c.call(ctx, http.MethodPost, pathSign, r, &a); err != nil {
 		return fail(err)
 	}
-	sig, err := a.of(r.Key, r.Payload)
+	sig, err := a.of(c.Verified, r.Key, r.Payload)
 	if err != nil {
 		return fail(err)
 	}
@@ -157,12 +161,12 @@ func (c *Client) Sign(ctx context.Context, r api.SignRequest) (tuf.Signature, er
 }
 
 // of returns the signature, if it is one of payload by key.
-func (a signAnswer) of(key tuf.CanonicalID, payload []byte) (tuf.Signature, error) {
+func (a signAnswer) of(v *tuf.Verified, key tuf.CanonicalID, payload []byte) (tuf.Signature, error) {
 	if a.Key.CanonicalID() != key {
 		return tuf.Signature{}, errors.New("the signer answered with a signature of another key")
 	}
 	sig := tuf.Signature{KeyID: a.Key.ID(), Method: a.Method, Value: a.Sig}
-	if err := a.Key.Verify(payload, sig); err != nil {
+	if err := v.Verify(a.Key, payload, sig); err != nil {
 		return tuf.Signature{}, fmt.Errorf("the signer's answer: %w", err)
 	}
 	return sig, nil
@@ -174,14 +178,14 @@ func (a signAnswer) of(key tuf.CanonicalID, payload []byte) (tuf.Signature, erro
 func (c *Client) SignBoth(ctx context.Context, r api.SignRequest, next api.Successor) (snapshot, timestamp tuf.Signature, err error) {
 	var a bothAnswer
 	if err = c.call(ctx, http.MethodPost, pathBoth, bothQuestion{r, next}, &a); err == nil {
-		snapshot, err = a.Snapshot.of(r.Key, r.Payload)
+		snapshot, err = a.Snapshot.of(c.Verified, r.Key, r.Payload)
 	}
 	var made []byte
 	if err == nil {
 		made, err = tuf.Envelope(r.Payload, snapshot)
 	}
 	if err == nil {
-		timestamp, err = a.Timestamp.of(next.Key, tuf.TimestampPayload(next.Version, next.Expires, made))
+		timestamp, err = a.Timestamp.of(c.Verified, next.Key, tuf.TimestampPayload(next.Version, next.Expires, made))
 	}
 	if err != nil {
 		return tuf.Signature{}, tuf.Signature{}, fmt.Errorf("sign snapshot and timestamp of %s: %w", r.GUN, err)

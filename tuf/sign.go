@@ -151,11 +151,15 @@ func (s *signing) sign(f *draftFile, roles []Role, extra []PublicKey) error {
 // a role lacks after that is an error, unless the signing is partial.
 func (s *signing) collect(name RoleName, message []byte, have []Signature, roles []Role, extra []PublicKey) ([]Signature, []MissingKeys, error) {
 	sigs := slices.Clone(have)
-	done := make(map[KeyID]bool)
+	done := make(map[KeyID]CanonicalID) // the material, or "" where nobody has asked yet
 	for _, sig := range have {
-		done[sig.KeyID] = true
+		done[sig.KeyID] = ""
 	}
+	// use has k sign, unless it has signed.
 	use := func(k PublicKey) error {
+		if _, signed := done[k.ID()]; signed {
+			return nil
+		}
 		signer, err := s.ring.Signer(s.ctx, s.d.gun, name, k)
 		if err != nil {
 			return err
@@ -164,10 +168,11 @@ func (s *signing) collect(name RoleName, message []byte, have []Signature, roles
 		if err != nil {
 			return err
 		}
-		if _, err := s.d.o.Verified.verify(k, message, sig); err != nil {
+		material, err := s.d.o.Verified.verify(k, message, sig)
+		if err != nil {
 			return fmt.Errorf("key %s made a signature that does not verify: %w", k.CanonicalID().Short(), err)
 		}
-		sigs = append(sigs, sig)
+		sigs, done[k.ID()] = append(sigs, sig), material
 		return nil
 	}
 	var lacks []MissingKeys
@@ -180,21 +185,22 @@ func (s *signing) collect(name RoleName, message []byte, have []Signature, roles
 			if !slices.Contains(missing.Keys, id) {
 				missing.Keys = append(missing.Keys, id)
 			}
-			if !done[k.ID] {
-				switch err := use(k.PublicKey); {
-				case errors.Is(err, ErrNoKey):
-					continue
-				case errors.Is(err, context.Canceled):
-					return nil, nil, err
-				case err != nil:
-					// A key that is there and cannot be used. Those that can
-					// may be enough.
-					trouble = err
-					continue
-				}
-				done[k.ID] = true
+			switch err := use(k.PublicKey); {
+			case errors.Is(err, ErrNoKey):
+				continue
+			case errors.Is(err, context.Canceled):
+				return nil, nil, err
+			case err != nil:
+				// A key that is there and cannot be used. Those that can may
+				// be enough.
+				trouble = err
+				continue
 			}
-			material[k.material()] = true
+			m := done[k.ID]
+			if m == "" {
+				m = k.material()
+			}
+			material[m] = true
 		}
 		missing.Have = len(material)
 		switch {
@@ -210,11 +216,8 @@ func (s *signing) collect(name RoleName, message []byte, have []Signature, roles
 		}
 	}
 	for _, k := range extra {
-		if !done[k.ID()] {
-			if err := use(k); err != nil && !errors.Is(err, ErrNoKey) {
-				return nil, nil, fmt.Errorf("sign %s: %w", name, err)
-			}
-			done[k.ID()] = true
+		if err := use(k); err != nil && !errors.Is(err, ErrNoKey) {
+			return nil, nil, fmt.Errorf("sign %s: %w", name, err)
 		}
 	}
 	return sigs, lacks, nil

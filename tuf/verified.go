@@ -25,6 +25,20 @@ type Verified struct {
 // generation is how many signatures of each kind are remembered.
 const generation = 4096
 
+// Verify is [PublicKey.Verify].
+func (m *Verified) Verify(k PublicKey, message []byte, s Signature) error {
+	_, err := m.verify(k, message, s)
+	return err
+}
+
+// Made notes a signature that the caller has made itself with the private half
+// of k.
+func (m *Verified) Made(k PublicKey, message []byte, s Signature) {
+	if m != nil {
+		m.put(nameOf(k, message, s), k.material())
+	}
+}
+
 // verify is [PublicKey.Verify], and returns the material of the key.
 func (m *Verified) verify(k PublicKey, message []byte, s Signature) (CanonicalID, error) {
 	if m == nil {

@@ -86,6 +86,24 @@ func TestAttackRememberedSignatureIsNotAnothers(t *testing.T) {
 	}
 }
 
+// What the caller made itself is not computed; nothing else is taken for it.
+func TestVerifiedMade(t *testing.T) {
+	t.Parallel()
+	s := newTestSigner(t)
+	m := new(Verified)
+	made := Signature{KeyID: s.PublicKey().ID(), Method: methodECDSA, Value: bytes.Repeat([]byte{7}, 64)}
+	if err := m.Verify(s.PublicKey(), []byte("a message"), made); err == nil {
+		t.Error("a signature that is none is valid")
+	}
+	m.Made(s.PublicKey(), []byte("a message"), made)
+	if err := m.Verify(s.PublicKey(), []byte("a message"), made); err != nil {
+		t.Errorf("a signature that the caller says it has made: %v", err)
+	}
+	if err := m.Verify(s.PublicKey(), []byte("another"), made); err == nil {
+		t.Error("the signature of one message is that of another")
+	}
+}
+
 // Memory is bounded, and what is met again stays.
 func TestVerifiedIsBounded(t *testing.T) {
 	t.Parallel()

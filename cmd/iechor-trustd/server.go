@@ -178,8 +178,9 @@ func (a *app) server(ctx context.Context, c *serverConfig, again func() (any, er
 	}
 	defer closeStore()
 	traceDatabase(store.Database())
+	keys.Verified = new(tuf.Verified)
 	s, err := server.New(server.Config{
-		Store: store, Keys: keys, Auth: auth, Prefixes: c.Prefixes,
+		Store: store, Keys: keys, Verified: keys.Verified, Auth: auth, Prefixes: c.Prefixes,
 		MaxAge:    server.MaxAge{Current: orNever(c.MaxAge.Current), Consistent: orNever(c.MaxAge.Consistent)},
 		Lifetimes: server.Lifetimes{Snapshot: time.Duration(c.Lifetime.Snapshot), Timestamp: time.Duration(c.Lifetime.Timestamp)},
 		Idle:      orNever(c.Idle),
