@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// leaveOut says whether to kill before the n-th change leaves nothing behind
-// that another kill does not: a temporary file that is there, or has something
-// in it, is tried once for each kind of them, and of folders that are made and files
-// that are removed in a row only the first and the last. What stays is each
-// state of the files that have a name. IECHOR_FAULTS=every leaves nothing out.
+// leaveOut says whether to kill before the n-th change would show little that
+// another kill does not: a temporary file that is there, or has something in
+// it, is tried once for each kind of them, and of folders that are made and
+// files that are removed in a row only the first and the last. What stays is
+// every rename and link. IECHOR_FAULTS=every leaves nothing out.
 func leaveOut(changes []string, n int) bool {
 	if os.Getenv("IECHOR_FAULTS") == "every" {
 		return false
