@@ -90,8 +90,8 @@ func ParseLine(line []byte) (Link, error) {
 }
 
 // Append adds an entry in the transaction t. Appends must come one after the
-// other: the caller has written, in t, to a row that every writer of this log
-// writes to first. Where two come at once all the same, one of them fails with
+// other: the caller has locked, in t, what every writer of this log locks
+// first. Where two come at once all the same, one of them fails with
 // an error that [IsUnique] knows.
 func (c Chain) Append(ctx context.Context, t *Tx, gun string, entry []byte) (Link, error) {
 	return c.AppendAll(ctx, t, []Link{{GUN: gun, Entry: entry}})

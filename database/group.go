@@ -48,8 +48,8 @@ type member[Q, A any] struct {
 
 var errNoAnswer = errors.New("the transaction that this was part of did not end properly")
 
-// Do has q run in one of the next batches, and returns what became of it. The
-// error is ctx's only if q was not run, and never will be.
+// Do has q run in one of the next batches, and returns what became of it. When
+// ctx ends before q was taken into a batch, the error is ctx's, and q never is.
 func (g *Group[Q, A]) Do(ctx context.Context, q Q) (A, error) {
 	var none A
 	if err := ctx.Err(); err != nil {

@@ -46,6 +46,9 @@ func (d *DB) onPostgres(ctx context.Context, conn *sql.Conn, m mode, fn func(*Tx
 		return err
 	}
 	if _, err := conn.ExecContext(ctx, end); err != nil {
+		if errors.Is(err, driver.ErrBadConn) { // which says that nothing was sent
+			return fmt.Errorf("commit: %w", err)
+		}
 		return d.commitError(m, err)
 	}
 	ended = true

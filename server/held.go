@@ -3,19 +3,23 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 )
 
-// held remembers which keys the signer has said that it holds, so that it is
-// not asked before each signature. What it holds for a repository it holds
-// until that is deleted, and what comes then is another incarnation. The zero
-// held works.
+// held remembers for a while which keys the signer has said that it holds, so
+// that it is not asked before each signature. What it holds for a repository it
+// holds until that is deleted, and what comes then is another incarnation;
+// unless an operator has what was not deleted forgotten. The zero held works.
 type held struct {
 	mu sync.Mutex
-	m  map[heldKey]bool // guarded by mu
+	m  map[heldKey]time.Time // guarded by mu: when it was said
 }
+
+// heldFor is how long it is believed.
+const heldFor = 10 * time.Minute
 
 type heldKey struct {
 	gun         tuf.GUN
@@ -27,19 +31,21 @@ type heldKey struct {
 // maxHeld bounds what is remembered; one more, and all are asked for again.
 const maxHeld = 10_000
 
-func (h *held) has(k heldKey) bool {
+func (h *held) has(k heldKey, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.m[k]
+	at, ok := h.m[k]
+	age := now.Sub(at)
+	return ok && age >= 0 && age < heldFor
 }
 
-func (h *held) add(k heldKey) {
+func (h *held) add(k heldKey, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.m == nil || len(h.m) >= maxHeld {
-		h.m = make(map[heldKey]bool)
+		h.m = make(map[heldKey]time.Time)
 	}
-	h.m[k] = true
+	h.m[k] = now
 }
 
 func (h *held) drop(k heldKey) {
@@ -55,12 +61,12 @@ func (s *Server) holds(ctx context.Context, state *storage.State, gun tuf.GUN, r
 		return s.c.Keys.Holds(ctx, gun, role, id)
 	}
 	k := heldKey{gun, state.Incarnation, role, id}
-	if s.held.has(k) {
+	if s.held.has(k, s.c.Now()) {
 		return true, nil
 	}
 	held, err := s.c.Keys.Holds(ctx, gun, role, id)
 	if held && err == nil {
-		s.held.add(k)
+		s.held.add(k, s.c.Now())
 	}
 	return held, err
 }

@@ -188,6 +188,11 @@ func TestHoldsIsAskedOnce(t *testing.T) {
 			t.Errorf("after publish %d the signer was asked %d times, want %d", i, asked, want)
 		}
 	}
+	w.clock.pass(heldFor)
+	p.publish(t, tag("later"))
+	if asked != 4 {
+		t.Errorf("after a while the signer was asked %d times, want 4", asked)
+	}
 	w.keys.onSign(func(api.SignRequest) error { return tuf.ErrNoKey })
 	if e := p.clone().try(t, tag("lost")); e == nil {
 		t.Error("a publish without keys was acknowledged")

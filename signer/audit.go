@@ -93,14 +93,31 @@ func (t *Table) write(ctx context.Context, fn func(*database.Tx) error) error {
 }
 
 // turnPostgres begins a turn on PostgreSQL. LOCK is the one statement that
-// waits before what is visible is fixed. Everything is found by an index, so
+// waits before what is visible is fixed; those who do not lock, as earlier
+// versions, meet the row that is written. Everything is found by an index, so
 // that what is read by others is no conflict.
-const turnPostgres = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; LOCK TABLE signer_audit_end IN SHARE ROW EXCLUSIVE MODE"
+const turnPostgres = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; LOCK TABLE signer_audit_end IN SHARE ROW EXCLUSIVE MODE; " +
+	"UPDATE signer_audit_end SET turn = turn + 1 WHERE id = 1"
 
 // drain gives entries their place that a signer of an earlier version left
 // waiting for it, when it ended between what they tell of and that. Their
-// signatures have not left.
-func (t *Table) drain(ctx context.Context) error {
+// signatures have not left, and do not leave before.
+func (t *Table) drain(ctx context.Context) (err error) {
+	for range 3 { // another process may do the same
+		waiting := 0
+		if err := t.db.Look(ctx, func(x *database.Tx) error {
+			return x.QueryRow(ctx, "SELECT COUNT(*) FROM signer_audit_waiting").Scan(&waiting)
+		}); err != nil || waiting == 0 {
+			return err
+		}
+		if err = t.drainAll(ctx); !errors.Is(err, errMoved) && !database.IsUnique(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func (t *Table) drainAll(ctx context.Context) error {
 	return t.write(ctx, func(x *database.Tx) error {
 		rows, err := x.Query(ctx, "SELECT gun, entry FROM signer_audit_waiting ORDER BY at, id")
 		if err != nil {

@@ -402,23 +402,41 @@ func TestAuditTogether(t *testing.T) {
 func TestAuditLeftWaiting(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	newServer(t, w, w, app)
-	for _, e := range []string{"2", "1"} {
+	s := newServer(t, w, w, app)
+	wait := func(e string) {
+		t.Helper()
 		if _, err := w.table.db.SQL().Exec("INSERT INTO signer_audit_waiting (id, at, gun, entry) VALUES (?, ?, ?, ?)",
 			e, e, app, []byte(`{"time":"2026-11-22T12:00:00Z","event":"signed","gun":"registry.example/app","role":"snapshot","version":`+e+`}`)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range 2 {
-		openTable(t, w.path, testKEK(t, 1))
-		want := []string{
-			"created registry.example/app timestamp 0", "created registry.example/app snapshot 0",
-			"signed registry.example/app snapshot 1", "signed registry.example/app snapshot 2",
-		}
+	wait("2")
+	wait("1")
+	want := []string{
+		"created registry.example/app timestamp 0", "created registry.example/app snapshot 0",
+		"signed registry.example/app snapshot 1", "signed registry.example/app snapshot 2",
+	}
+	check := func() {
+		t.Helper()
 		if d := cmp.Diff(want, events(w.trail(t, AuditQuery{}))); d != "" {
 			t.Errorf("audit log (-want +got):\n%s", d)
 		}
 	}
+	for range 2 {
+		openTable(t, w.path, testKEK(t, 1))
+		check()
+	}
+	// Or before an answer leaves that it may have made.
+	r := s.snapshotRequest(t, 9, "nine")
+	if _, err := w.Sign(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	wait("8")
+	if _, err := w.Sign(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, "signed registry.example/app snapshot 9", "signed registry.example/app snapshot 8")
+	check()
 }
 
 // Refusals that an honest server does not meet stand in the log, and cannot

@@ -79,7 +79,13 @@ func (t *Table) sign(ctx context.Context, who string, c *claim, next func([]byte
 			break
 		}
 	}
-	return s, err
+	if err == nil && (s.again || s.next != nil && s.next.again) {
+		err = t.drain(ctx) // a signer of an earlier version may have made it
+	}
+	if err != nil {
+		return signed{}, err
+	}
+	return s, nil
 }
 
 // signAll signs what came together in one transaction. What fails for all, and
@@ -166,7 +172,7 @@ type statementRow struct {
 type writes struct {
 	begun, moved map[ledgerKey]ledgerRow // incarnations that the ledger did not know, and others
 	statements   [][]any
-	active       []any // ids of keys that were pending
+	active       []string // ids of keys that were pending
 	entries      []AuditEntry
 }
 
@@ -330,7 +336,7 @@ func (w *writes) add(made []written) {
 		to[m.at] = m.row
 		w.statements = append(w.statements, m.statement)
 		if m.key.state == pending {
-			w.active = append(w.active, m.key.id)
+			w.active = append(w.active, string(m.key.id))
 		}
 		w.entries = append(w.entries, m.entry)
 	}
@@ -366,8 +372,9 @@ func (t *Table) put(ctx context.Context, x *database.Tx, last database.Link, w *
 		links = append(links, l)
 	}
 	if len(w.active) > 0 {
-		res, err := x.Exec(ctx, "UPDATE signer_keys SET state = ?, slot = NULL, first_used_at = ? WHERE state = ? AND id IN ("+database.List(len(w.active), "?")+")",
-			append([]any{active, w.entries[0].Time.Unix(), pending}, w.active...)...)
+		in, ids := database.In(x.Dialect(), w.active)
+		res, err := x.Exec(ctx, "UPDATE signer_keys SET state = ?, slot = NULL, first_used_at = ? WHERE state = ? AND id "+in,
+			append([]any{active, w.entries[0].Time.Unix(), pending}, ids...)...)
 		if err := met(len(w.active), res, err); err != nil {
 			return err
 		}

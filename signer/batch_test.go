@@ -162,10 +162,19 @@ func TestSignBoth(t *testing.T) {
 	if d := cmp.Diff(before, after); d != "" {
 		t.Errorf("what was refused changed the ledger:\n%s", d)
 	}
+	var refused []tuf.RoleName
 	for _, r := range w.trail(t, AuditQuery{GUN: app})[entries:] {
 		if r.Event == AuditSigned {
 			t.Errorf("what was refused stands in the log as signed: %+v", r)
 		}
+		if r.Event == AuditRefused {
+			refused = append(refused, r.Role)
+		}
+	}
+	// The timestamp of too long a life, the expired one, and the one far above;
+	// and the request that is none for a snapshot.
+	if n := len(refused); n != 4 || slices.Contains(refused, tuf.RoleSnapshot) {
+		t.Errorf("the log names as refused %v, want four timestamps", refused)
 	}
 
 	r := s.snapshotRequest(t, 3, "two")

@@ -34,23 +34,13 @@ func read(r api.SignRequest, l Limits, now time.Time) (*claim, error) {
 	if err := checkName(r.GUN, r.Role); err != nil {
 		return nil, err
 	}
-	if !r.Key.Valid() {
-		return nil, refuse("%q is not a key id", r.Key)
-	}
 	if n := len(r.Payload) + len(r.Timestamp) + len(r.BaseSnapshot) + len(r.Snapshot); n > maxRequest {
 		return nil, refuse("the request has %d bytes, at most %d are read", n, maxRequest)
 	}
 	c := &claim{SignRequest: r}
-	var err error
-	if c.payload, err = readPayload(r.Role, r.Payload); err != nil {
-		return nil, refuse("the payload: %v", err)
-	}
-	if !c.payload.Expires.After(now) {
-		return nil, refuseTime(now, "the payload expired at %s already: the clock of the server or the signer's is wrong", at(c.payload.Expires))
-	}
-	if limit := l.of(r.Role); c.payload.Expires.After(now.Add(limit)) {
-		return nil, refuseTime(now, "the payload expires at %s, more than %s ahead: the clock of the server or the signer's is wrong, or the server's lifetime is above the signer's limit",
-			at(c.payload.Expires), limit)
+	err := c.readPayload(l, now)
+	if err != nil {
+		return nil, err
 	}
 	if c.base, err = readBase(r); err != nil {
 		return nil, err
@@ -80,6 +70,38 @@ func refuseTime(now time.Time, format string, a ...any) error {
 }
 
 func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// readPayload judges the payload by itself, and the name of the key. An error is
+// a *[Refusal].
+func (c *claim) readPayload(l Limits, now time.Time) (err error) {
+	if !c.Key.Valid() {
+		return refuse("%q is not a key id", c.Key)
+	}
+	if c.payload, err = readPayload(c.Role, c.Payload); err != nil {
+		return refuse("the payload: %v", err)
+	}
+	if !c.payload.Expires.After(now) {
+		return refuseTime(now, "the payload expired at %s already: the clock of the server or the signer's is wrong", at(c.payload.Expires))
+	}
+	if limit := l.of(c.Role); c.payload.Expires.After(now.Add(limit)) {
+		return refuseTime(now, "the payload expires at %s, more than %s ahead: the clock of the server or the signer's is wrong, or the server's lifetime is above the signer's limit",
+			at(c.payload.Expires), limit)
+	}
+	return nil
+}
+
+// follow returns the claim to the timestamp over the signed snapshot that c, a
+// claim to one, became; its payload is yet to be read. It builds on what c
+// does, and nothing of that is read again: others wait meanwhile.
+func (c *claim) follow(next api.Successor, snapshot []byte) *claim {
+	return &claim{
+		SignRequest: api.SignRequest{
+			GUN: c.GUN, Role: tuf.RoleTimestamp, Key: next.Key, Payload: tuf.TimestampPayload(next.Version, next.Expires, snapshot),
+			Timestamp: c.Timestamp, BaseSnapshot: c.BaseSnapshot, Snapshot: snapshot,
+		},
+		base: c.base, snapshot: &c.payload,
+	}
+}
 
 func readBase(r api.SignRequest) (*base, error) {
 	if len(r.Timestamp) == 0 && len(r.BaseSnapshot) == 0 {

@@ -276,9 +276,10 @@ func (s *Service) SignBoth(ctx context.Context, r api.SignRequest, next api.Succ
 
 // sign signs what r asks for and, if next is not nil, what that describes.
 func (s *Service) sign(ctx context.Context, who string, r api.SignRequest, next *api.Successor) (signed, error) {
+	asked := r // what an error is about
 	fail := func(err error) (signed, error) {
-		s.alarm(ctx, who, r, err)
-		return signed{}, fmt.Errorf("sign %s of %s: %w", r.Role, r.GUN, err)
+		s.alarm(ctx, who, asked, err)
+		return signed{}, fmt.Errorf("sign %s of %s: %w", asked.Role, r.GUN, err)
 	}
 	now := s.now()
 	c, err := read(r, s.limits, now)
@@ -291,10 +292,9 @@ func (s *Service) sign(ctx context.Context, who string, r api.SignRequest, next 
 			return fail(refuse("a %s is not followed by a timestamp", r.Role))
 		}
 		then = func(snapshot []byte) (*claim, error) {
-			return read(api.SignRequest{
-				GUN: r.GUN, Role: tuf.RoleTimestamp, Key: next.Key, Payload: tuf.TimestampPayload(next.Version, next.Expires, snapshot),
-				Timestamp: r.Timestamp, BaseSnapshot: r.BaseSnapshot, Snapshot: snapshot,
-			}, s.limits, now)
+			f := c.follow(*next, snapshot)
+			asked = f.SignRequest
+			return f, f.readPayload(s.limits, now)
 		}
 	}
 	a, err := s.table.sign(ctx, who, c, then, now)
