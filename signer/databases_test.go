@@ -35,6 +35,19 @@ func tableOn(t testing.TB, setting string, kek *KEK) *Table {
 	return table
 }
 
+// As behind a pooler that hands connections from transaction to transaction.
+func TestPostgreSQLUnprepared(t *testing.T) {
+	t.Parallel()
+	w := worldOn(t, databasetest.PostgreSQL(t)+"&prepare=no")
+	s := newServer(t, w, w, app)
+	for _, content := range []string{"one", "two"} {
+		s.publish(t, content)
+	}
+	if n := len(w.trail(t, AuditQuery{GUN: app})); n != 2+4 {
+		t.Errorf("%d entries about %s, want 6", n, app)
+	}
+}
+
 // What signers promise holds on every kind of database, with two of them on it
 // that are asked at the same time: no version is signed twice, everything
 // stands in one audit log, and a rewrap and a cut of the log meanwhile lose

@@ -11,6 +11,11 @@ import (
 func TestPostgreSQL(t *testing.T) { contract(t, databasetest.PostgreSQL) }
 func TestMariaDB(t *testing.T)    { contract(t, databasetest.MariaDB) }
 
+// As behind a pooler that hands connections from transaction to transaction.
+func TestPostgreSQLUnprepared(t *testing.T) {
+	contract(t, func(t testing.TB) string { return databasetest.PostgreSQL(t) + "&prepare=no" })
+}
+
 // contract holds on every kind of database.
 func contract(t *testing.T, fresh databasetest.Fresh) {
 	t.Parallel()
