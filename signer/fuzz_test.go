@@ -39,7 +39,7 @@ func FuzzRequest(f *testing.F) {
 	s.publish(f, "one")
 	service := w.service(f, w.table, map[string]Rights{"unix": {Sign: true}})
 	handler := service.Handler()
-	paths := []string{pathSign, pathHolds, pathFloors, pathPing, pathCreate, pathForget, pathRecall, pathLower}
+	paths := []string{pathSign, pathHolds, pathFloors, pathPing, pathCreate, pathForget, pathRecall, pathLower, pathBoth}
 	// Keys and signatures are others in each process: words stand for them.
 	text := base64.StdEncoding.EncodeToString
 	sum256, sum512 := sha256.Sum256(s.snapshot), sha512.Sum512(s.snapshot)
@@ -59,6 +59,9 @@ func FuzzRequest(f *testing.F) {
 		f.Add(byte(slices.Index(paths, path)), blank.Replace(string(raw)), blank.Replace(string(payload)))
 	}
 	next, again := s.snapshotRequest(f, 2, "two"), s.timestampRequest(f, 2, s.snapshot)
+	both := bothQuestion{next, api.Successor{Key: s.timestampKey.CanonicalID(), Version: 2, Expires: w.clock().Add(time.Hour)}}
+	both.Payload = nil
+	add(pathBoth, both, next.Payload)
 	for _, q := range []*api.SignRequest{&next, &again} {
 		payload := q.Payload
 		q.Payload = nil
@@ -94,7 +97,7 @@ func FuzzRequest(f *testing.F) {
 		case rec.Code < 400 || rec.Code >= 500 || json.Unmarshal(rec.Body.Bytes(), &e) != nil || e.Code == "" || strings.ContainsFunc(e.Message, unicode.IsControl):
 			t.Errorf("%s %q is answered with %d %s", path, body, rec.Code, rec.Body)
 		}
-		if rec.Code != http.StatusOK || path != pathSign {
+		if rec.Code != http.StatusOK || path != pathSign && path != pathBoth {
 			if !slices.Equal(before, after) {
 				t.Errorf("%s %q moved the floors from %v to %v", path, body, before, after)
 			}
@@ -120,6 +123,23 @@ func FuzzRequest(f *testing.F) {
 			}
 			if err := a.Key.Verify(q.Payload, tuf.Signature{Method: a.Method, Value: a.Sig}); err != nil || a.Key.CanonicalID() != q.Key {
 				t.Errorf("the signature of %s is not one of its key: %v", q.Payload, err)
+			}
+		case pathBoth:
+			q, err := decode[bothQuestion](body)
+			if err != nil {
+				t.Fatalf("%q is answered, and cannot be read: %v", body, err)
+			}
+			var a bothAnswer
+			if err := json.Unmarshal(rec.Body.Bytes(), &a); err != nil {
+				t.Fatal(err)
+			}
+			snapshot, err := a.Snapshot.of(nil, q.Key, q.Payload)
+			if err != nil || q.GUN != app || q.Role != tuf.RoleSnapshot {
+				t.Fatalf("signed the %s of %s: %s (%v)", q.Role, q.GUN, q.Payload, err)
+			}
+			payload := tuf.TimestampPayload(q.Next.Version, q.Next.Expires, envelope(t, q.Payload, snapshot))
+			if _, err := a.Timestamp.of(nil, q.Next.Key, payload); err != nil || q.Next.Expires.After(w.clock().Add(14*24*time.Hour)) {
+				t.Errorf("signed the timestamp %s: %v", payload, err)
 			}
 		}
 	})
@@ -162,6 +182,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	add(200, signAnswer{s.snapshotKey, sig.Method, sig.Value})
 	add(200, signAnswer{s.timestampKey, sig.Method, sig.Value})
+	add(200, bothAnswer{signAnswer{s.snapshotKey, sig.Method, sig.Value}, signAnswer{s.timestampKey, sig.Method, sig.Value}})
 	add(200, keyAnswer{s.snapshotKey})
 	add(200, holdsAnswer{true})
 	for status, e := range map[int]wireError{
@@ -182,6 +203,10 @@ func FuzzAnswer(f *testing.F) {
 		c := &Client{base: "https://signer.example", http: &http.Client{Transport: a, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 		if got, err := c.Sign(t.Context(), r); err == nil && s.snapshotKey.Verify(r.Payload, got) != nil {
 			t.Errorf("the signature %+v was believed", got)
+		}
+		next := api.Successor{Key: s.timestampKey.CanonicalID(), Version: 1, Expires: w.clock()}
+		if got, _, err := c.SignBoth(t.Context(), r, next); err == nil {
+			t.Errorf("the timestamp over a snapshot with %+v was believed, which nobody has signed", got)
 		}
 		if key, err := c.CreateKey(t.Context(), tuf.ECDSA, tuf.RoleSnapshot, app); err == nil {
 			if _, err := key.Public(); err != nil {
