@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/iechor/trust/database"
@@ -75,29 +74,11 @@ func (e AuditEntry) link() (database.Link, error) {
 }
 
 // write runs fn in a transaction that may write to the audit log. The log has
-// one end, so those transactions take turns: they wait before they look at
-// anything, because to be refused at the end, and to begin again, takes longer.
+// one end, so those transactions take turns. Signers of an earlier version do
+// not lock, and meet the row that is written.
 func (t *Table) write(ctx context.Context, fn func(*database.Tx) error) error {
-	first := ""
-	if t.db.Dialect() == database.PostgreSQL {
-		first = turnPostgres
-	}
-	return t.db.UpdateAfter(ctx, first, func(x *database.Tx) error {
-		if x.Dialect() == database.MySQL {
-			if err := x.QueryRow(ctx, "SELECT turn FROM signer_audit_end WHERE id = 1 FOR UPDATE").Scan(new(int64)); err != nil {
-				return fmt.Errorf("wait for the audit log: %w", err)
-			}
-		}
-		return fn(x)
-	})
+	return t.db.InTurn(ctx, "signer_audit_end", "UPDATE signer_audit_end SET turn = turn + 1 WHERE id = 1", fn)
 }
-
-// turnPostgres begins a turn on PostgreSQL. LOCK is the one statement that
-// waits before what is visible is fixed; those who do not lock, as earlier
-// versions, meet the row that is written. Everything is found by an index, so
-// that what is read by others is no conflict.
-const turnPostgres = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; LOCK TABLE signer_audit_end IN SHARE ROW EXCLUSIVE MODE; " +
-	"UPDATE signer_audit_end SET turn = turn + 1 WHERE id = 1"
 
 // drain gives entries their place that a signer of an earlier version left
 // waiting for it, when it ended between what they tell of and that. Their

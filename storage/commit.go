@@ -173,28 +173,10 @@ func sound(gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName) error
 }
 
 // inTurn runs a transaction that moves repositories on. All of those change the
-// one row of counters, so they wait for their turn before they look at
-// anything: to be refused at the end, and to begin again, takes longer.
+// one row of counters, so they take turns.
 func (s *SQL) inTurn(ctx context.Context, fn func(*database.Tx) error) error {
-	first := ""
-	if s.db.Dialect() == database.PostgreSQL {
-		first = turnPostgres
-	}
-	return s.db.UpdateAfter(ctx, first, func(t *database.Tx) error {
-		if t.Dialect() == database.MySQL {
-			if err := t.QueryRow(ctx, "SELECT seq FROM counters WHERE id = 1 FOR UPDATE").Scan(new(int64)); err != nil {
-				return fmt.Errorf("wait for a turn: %w", err)
-			}
-		}
-		return fn(t)
-	})
+	return s.db.InTurn(ctx, "counters", "", fn)
 }
-
-// turnPostgres begins a turn on PostgreSQL. LOCK is the one statement that
-// waits before what is visible is fixed. Everything is found by an index, also
-// while tables are so small that reading all of one would be cheaper: that is
-// one plan for all times, and a conflict only with those who write the same.
-const turnPostgres = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; LOCK TABLE counters IN SHARE ROW EXCLUSIVE MODE"
 
 // A revision is a repository in the transaction that moves it on.
 type revision struct{ id, seq int64 }
