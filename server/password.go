@@ -66,7 +66,7 @@ func ParseUsers(raw []byte, least int) (*Users, error) {
 		}
 		name, hash, ok := strings.Cut(text, ":")
 		if s, err := ParseSubject(name); !ok || err != nil || s.kind != user {
-			return nil, fmt.Errorf("line %d: a line is a user's name, a colon and a hash, and the name is none of anyone and authenticated", n)
+			return nil, fmt.Errorf("line %d: a line is a user's name, a colon and a hash, and the name is printable, in UTF-8, and none of anyone and authenticated", n)
 		}
 		if _, twice := u.hashes[name]; twice {
 			return nil, fmt.Errorf("line %d: %s stands there twice", n, name)

@@ -160,6 +160,9 @@ func TestParseUsers(t *testing.T) {
 		{":" + good, "line 1: a line is"},
 		{"anyone:" + good, "none of anyone and authenticated"},
 		{"a b:" + good, "line 1: a line is"},
+		{"j\u00f6rg-\u592a\u90ce:" + good, ""},
+		{"alice:" + good + "\nj\xf6rg:" + good, "line 2: a line is a user's name, a colon and a hash, and the name is printable, in UTF-8"},
+		{"\ufeffalice:" + good, "line 1: a line is"},
 		{"\nalice:secret", "line 2: the password of alice is not hashed with bcrypt; make it anew: htpasswd -B -C 12 FILE alice"},
 		{"alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "not hashed with bcrypt"},
 		{"alice:$apr1$x$yyyyyyyyyyyyyyyyyyyyyy", "not hashed with bcrypt"},
@@ -175,6 +178,24 @@ func TestParseUsers(t *testing.T) {
 		}
 		if err != nil && (strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), good[7:])) {
 			t.Errorf("ParseUsers(%q) tells the password: %v", tt.text, err)
+		}
+	}
+}
+
+// A name in a file of passwords says nothing to the terminal of who reads that
+// the file is refused.
+func TestAttackControlCharactersInUsers(t *testing.T) {
+	t.Parallel()
+	for _, odd := range []string{"\x1b[31m", "\u0092", "\u009b31m", "\xed\xff", "\u202e", "\u2028", "\x00"} {
+		name := "al" + odd + "ice"
+		for _, text := range []string{name + ":x", name + ":x\n" + name + ":x"} {
+			_, err := ParseUsers([]byte(text), MinCost)
+			if err == nil || strings.Contains(err.Error(), odd) || !strings.HasPrefix(err.Error(), "line 1: ") {
+				t.Errorf("ParseUsers(%q) = %q", text, err)
+			}
+		}
+		if s, err := ParseSubject("certificate:" + name); err == nil || strings.Contains(err.Error(), odd) {
+			t.Errorf("ParseSubject of a certificate with the name %q = %v, %q", name, s, err)
 		}
 	}
 }

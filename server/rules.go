@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/iechor/trust/tuf"
 )
@@ -82,7 +84,8 @@ const (
 )
 
 // ParseSubject reads a user's name, "certificate:" and a name that a client
-// certificate shows, "authenticated", or "anyone".
+// certificate shows, "authenticated", or "anyone". Names are printable, without
+// spaces, so that a line can say them as they are.
 func ParseSubject(s string) (Subject, error) {
 	switch s {
 	case wordAnyone:
@@ -94,7 +97,7 @@ func ParseSubject(s string) (Subject, error) {
 	if cert, ok := strings.CutPrefix(s, certificatePrefix); ok {
 		kind, name = certificate, cert
 	}
-	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c == 0x7f }) || kind == user && strings.Contains(name, ":") {
+	if name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, func(c rune) bool { return c == ' ' || !unicode.IsPrint(c) }) || kind == user && strings.Contains(name, ":") {
 		return Subject{}, fmt.Errorf("%q names nobody: choose a user, certificate:NAME, authenticated or anyone", s)
 	}
 	return Subject{kind, name}, nil

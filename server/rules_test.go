@@ -138,7 +138,8 @@ func TestRulesRefused(t *testing.T) {
 	if _, err := NewRules(nil, any); err == nil {
 		t.Error("the catalogue was given to anyone")
 	}
-	for _, bad := range []string{"", "a b", "a:b", "certificate:", "group:x", "a\n", "certificate:a b"} {
+	subjects(t, "j\u00f6rg \u592a\u90ce certificate:b\u00fccher.example")
+	for _, bad := range []string{"", "a b", "a:b", "certificate:", "group:x", "a\n", "certificate:a b", "a\u0092", "a\xff", "certificate:\u202ea", "a\u00a0b"} {
 		if s, err := ParseSubject(bad); err == nil {
 			t.Errorf("ParseSubject(%q) = %v", bad, s)
 		}
