@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -493,6 +494,40 @@ esac
 	}
 	if got := fmt.Sprintf("%v %+v %#v", Credential{Password: "pw"}, Credential{Password: "pw"}, Credential{Password: "pw"}); strings.Contains(got, "pw") {
 		t.Errorf("a printed Credential shows its password: %s", got)
+	}
+}
+
+// A login is erased however the member that holds it is spelled, and what is
+// too large to be read again is not written.
+func TestLoginsUnderAnotherSpelling(t *testing.T) {
+	t.Parallel()
+	for _, member := range []string{"auths", "AUTHS", "auth\u017f"} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "config.json")
+		write(t, file, []byte(`{"`+member+`":{"registry.example":{"auth":"YWxpY2U6cw=="},"other.example":{"auth":"Ym9iOnM="}},"x":1}`))
+		c := NewCredentials(CredentialsConfig{Dir: dir, Path: dir})
+		if got, err := c.Lookup(t.Context(), "registry.example"); err != nil || got.Username != "alice" {
+			t.Errorf("Lookup by %q = %v, %v", member, got, err)
+		}
+		if err := c.Erase(t.Context(), "registry.example"); err != nil {
+			t.Fatal(err)
+		}
+		for host, want := range map[string]string{"registry.example": "", "other.example": "bob"} {
+			if got, err := c.Lookup(t.Context(), host); err != nil || got.Username != want {
+				t.Errorf("Lookup(%s) by %q = %v, %v, want the user %q", host, member, got, err, want)
+			}
+		}
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.json")
+	large := []byte(`{"x":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`) // more, indented
+	write(t, file, large)
+	c := NewCredentials(CredentialsConfig{Dir: dir, Path: dir})
+	if err := c.Store(t.Context(), "registry.example", Credential{Username: "alice", Password: "s"}); !errors.Is(err, ErrCredentials) {
+		t.Errorf("Store = %v, want ErrCredentials", err)
+	}
+	if now, err := os.ReadFile(file); err != nil || !bytes.Equal(now, large) {
+		t.Errorf("the configuration became %.100q (%v)", now, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -241,10 +242,16 @@ func (f *configFile) write(file string) (err error) {
 	if err != nil {
 		return err
 	}
+	// However it is spelled, a reader takes it for the same member, and a login
+	// that was erased would come back.
+	maps.DeleteFunc(f.members, func(name string, _ json.RawMessage) bool { return strings.EqualFold(name, "auths") })
 	f.members["auths"] = auths
 	raw, err := json.MarshalIndent(f.members, "", "\t")
 	if err != nil {
 		return err
+	}
+	if len(raw) >= maxConfig {
+		return fmt.Errorf("%w: %s would be larger than %d bytes", ErrCredentials, file, maxConfig)
 	}
 	if target, err := filepath.EvalSymlinks(file); err == nil {
 		file = target

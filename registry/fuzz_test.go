@@ -31,6 +31,7 @@ func FuzzCredentials(f *testing.F) {
 		`{"auths":{"registry.example":{"auth":"` + auth + `"}},"HttpHeaders":{"x":"y"}}`,
 		`{"auths":{"https://registry.example/v1/":{"username":"a","password":"b","identitytoken":"c"}},"detachKeys":"ctrl-e"}`,
 		`{"credsStore":"../../bin/sh","credHelpers":{"registry.example":"\u001b[31m"}}`, `{"auths":null,"AUTHS":{"registry.example":{"auth":"OnNlY3JldA=="}}}`, ` `,
+		`{"auth\u017f":{"other.example":{"auth":"` + auth + `"}},"a":[[[]]]}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -69,7 +70,7 @@ func FuzzCredentials(f *testing.F) {
 			t.Fatalf("%q cannot be read after a login: %v", raw, err)
 		}
 		for name := range before.members {
-			if _, ok := after.members[name]; !ok {
+			if _, ok := after.members[name]; !ok && !strings.EqualFold(name, "auths") {
 				t.Errorf("%q lost %q by a login", raw, name)
 			}
 		}
