@@ -58,9 +58,9 @@ type UnreachableError struct {
 
 func (e *UnreachableError) Error() string {
 	if e.Status != 0 {
-		return fmt.Sprintf("%s answered with status %d", e.Host, e.Status)
+		return fmt.Sprintf("%s answered with status %d", clean(e.Host), e.Status)
 	}
-	return fmt.Sprintf("reach %s: %s", e.Host, clean(e.Err.Error())) // it can hold words of the server
+	return fmt.Sprintf("reach %s: %s", clean(e.Host), clean(e.Err.Error())) // it can hold words of the server
 }
 
 // Is makes e match ErrUnreachable.
@@ -78,10 +78,11 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
+	host, to := clean(e.Host), clean(e.To) // who sent us chose the letters
 	if e.Host == e.To {
-		return fmt.Sprintf("refused to contact %s: %s", e.To, e.Reason)
+		return fmt.Sprintf("refused to contact %s: %s", to, e.Reason)
 	}
-	return fmt.Sprintf("refused to follow %s to %s: %s", e.Host, e.To, e.Reason)
+	return fmt.Sprintf("refused to follow %s to %s: %s", host, to, e.Reason)
 }
 
 // Is makes e match ErrRefused.

@@ -176,6 +176,11 @@ func FuzzRegistry(f *testing.F) {
 	f.Add(byte(1), `{"errors":[{"code":"DENIED","message":"\u001b[31m\n"}]}`, "application/json", "", "")
 	f.Add(byte(2), "", "", "", `Bearer realm="https://evil.example/token",service="x"`)
 	f.Add(byte(3), "", "", "", `https://evil.example/`)
+	for _, link := range []string{`Bearer realm="https://a%C2%92%ff.example/token"`, `https://a%C2%92%ff.example/`, `<https://a%C2%92%ff.example/>; rel="next"`} {
+		for n := range byte(4) {
+			f.Add(n, `{"name":"app","tags":["1"]}`, "application/json", "", link) // found: the host was named as it is decoded
+		}
+	}
 	statuses := []int{200, 403, 401, 307, 404, 400}
 	reg := newPlainRegistry(f)
 	client := reg.client()

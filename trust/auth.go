@@ -197,8 +197,8 @@ func (h *HTTP) token(ctx context.Context, c *challenge, s scope, login Credentia
 // allowed reports whether a login may be sent to realm (see
 // [HTTPConfig.Realms]).
 func (h *HTTP) allowed(realm *url.URL, registry string) bool {
-	if realm.Hostname() == "" || realm.User != nil || realm.Fragment != "" || realm.Opaque != "" {
-		return false
+	if realm.Hostname() == "" || realm.User != nil || realm.Fragment != "" || realm.Opaque != "" || printable(realm.Host) != realm.Host {
+		return false // the last because errors name the host, decoded
 	}
 	local := h.loopback && loopback(realm.Hostname())
 	if realm.Scheme != "https" && !(realm.Scheme == "http" && local) {

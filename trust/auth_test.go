@@ -247,7 +247,7 @@ func TestAttackRealm(t *testing.T) { // L10, P9
 	g := newGuarded(t)
 	for _, realm := range []string{
 		"https://evil.example/token", "http://evil.example/token", "ftp://localhost/", "//evil.example/", "https://user@registry.example/",
-		"https://registry.example.evil.example/", "https://evilregistry.example/", "javascript:x", "https://", "http://registry.example/",
+		"https://registry.example.evil.example/", "https://evilregistry.example/", "javascript:x", "https://", "http://registry.example/", "https://a%C2%92.registry.example/", "https://a%ff.registry.example/",
 	} {
 		g.mu.Lock()
 		g.realm = realm
@@ -256,6 +256,7 @@ func TestAttackRealm(t *testing.T) { // L10, P9
 		if !errors.Is(err, ErrRealm) || !errors.Is(err, ErrUnauthorized) {
 			t.Errorf("Fetch with the realm %s = %v, want ErrRealm", realm, err)
 		}
+		oneLine(t, realm, err)
 	}
 	// A redirect of either server is not followed.
 	g.mu.Lock()

@@ -369,11 +369,13 @@ func TestIntent(t *testing.T) {
 	if got, err := c.dir.Intent("spare", of); err != nil || got.New != "" {
 		t.Errorf("Intent of something else = %+v, %v", got, err)
 	}
-	if err := os.WriteFile(c.dir.file(i.name()), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := c.dir.Intent("rotate", of); err != nil || got.New != "" {
-		t.Errorf("Intent of a broken file = %+v, %v", got, err)
+	for _, broken := range []string{"{", strings.Repeat("9", maxState+1)} {
+		if err := os.WriteFile(c.dir.file(i.name()), []byte(broken), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.dir.Intent("rotate", of); err != nil || got.New != "" {
+			t.Errorf("Intent of a file with %.10s = %+v, %v", broken, got, err)
+		}
 	}
 	for range 2 {
 		if err := c.dir.End(i); err != nil {

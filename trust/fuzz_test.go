@@ -226,6 +226,7 @@ func FuzzFetch(f *testing.F) {
 	f.Add(404, `{"errors":[{"code":"METADATA_NOT_FOUND"}]}`, "", "")
 	f.Add(302, "", "", "https://evil.example/\x1b")
 	f.Add(410, "\x00", "", "")
+	f.Add(401, `{"errors":[{"code":"UNAUTHORIZED"}]}`, `Bearer realm="https://a%C2%92%ff.corp.example/token"`, "") // found: the host was named as it is decoded
 	f.Fuzz(func(t *testing.T, status int, body, challenge, location string) {
 		if status < 200 || status > 999 {
 			return // net/http refuses it

@@ -110,7 +110,7 @@ func (d *Dir) Intent(what string, of tuf.CanonicalID) (Intent, error) {
 	}
 	defer root.Close()
 	raw, err := readFile(root, i.name(), maxState)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, tuf.ErrLimit) {
 		return i, nil
 	}
 	if err != nil {
