@@ -497,9 +497,9 @@ esac
 	}
 }
 
-// A login is erased however the member that holds it is spelled, and what is
-// too large to be read again is not written.
-func TestLoginsUnderAnotherSpelling(t *testing.T) {
+// A login is erased however the member that holds it is spelled, kept in a file
+// that says nothing, and not written where it could not be read again.
+func TestLoginsInOddFiles(t *testing.T) {
 	t.Parallel()
 	for _, member := range []string{"auths", "AUTHS", "auth\u017f"} {
 		dir := t.TempDir()
@@ -520,6 +520,15 @@ func TestLoginsUnderAnotherSpelling(t *testing.T) {
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.json")
+	for _, nothing := range []string{"", " \n", "null", "{}", `{"auths":null}`} {
+		write(t, file, []byte(nothing))
+		c := NewCredentials(CredentialsConfig{Dir: dir, Path: dir})
+		want := Credential{Username: "alice", Password: "s"}
+		err := c.Store(t.Context(), "registry.example", want)
+		if got, lost := c.Lookup(t.Context(), "registry.example"); err != nil || lost != nil || got != want {
+			t.Errorf("a login kept in %q: %v, then %v, %v", nothing, err, got, lost)
+		}
+	}
 	large := []byte(`{"x":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`) // more, indented
 	write(t, file, large)
 	c := NewCredentials(CredentialsConfig{Dir: dir, Path: dir})

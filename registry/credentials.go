@@ -208,6 +208,9 @@ func readConfig(file string) (*configFile, error) {
 	if json.Unmarshal(raw, c) != nil || json.Unmarshal(raw, &c.members) != nil {
 		return nil, fmt.Errorf("%w: %s cannot be read as a configuration", ErrCredentials, file)
 	}
+	if c.members == nil { // the file is "null"
+		c.members = map[string]json.RawMessage{}
+	}
 	return c, nil
 }
 

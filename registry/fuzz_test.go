@@ -31,6 +31,7 @@ func FuzzCredentials(f *testing.F) {
 		`{"auths":{"registry.example":{"auth":"` + auth + `"}},"HttpHeaders":{"x":"y"}}`,
 		`{"auths":{"https://registry.example/v1/":{"username":"a","password":"b","identitytoken":"c"}},"detachKeys":"ctrl-e"}`,
 		`{"credsStore":"../../bin/sh","credHelpers":{"registry.example":"\u001b[31m"}}`, `{"auths":null,"AUTHS":{"registry.example":{"auth":"OnNlY3JldA=="}}}`, ` `,
+		`null`, // found: a login could not be kept in it
 		`{"auth\u017f":{"other.example":{"auth":"` + auth + `"}},"a":[[[]]]}`,
 	} {
 		f.Add([]byte(s))

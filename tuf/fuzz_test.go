@@ -129,6 +129,7 @@ func FuzzPublicKey(f *testing.F) {
 			}
 		}
 	})
+	f.Add([]byte(`{"keytype":"\u001bx","keyval":{"private":null,"public":"AAAA"}}`), []byte("a signature")) // found: it was read, and could not be written
 	f.Fuzz(func(t *testing.T, raw, sig []byte) {
 		var k, again tuf.PublicKey
 		if err := k.UnmarshalJSON(raw); err != nil {

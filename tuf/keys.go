@@ -461,11 +461,7 @@ func appendKey(b []byte, k PublicKey) []byte {
 // MarshalJSON writes the key as it stands in metadata (notary-protocol 1.4),
 // with "private" null.
 func (k PublicKey) MarshalJSON() ([]byte, error) {
-	t, err := parseJSON(appendKey(nil, k), 4)
-	if err != nil {
-		return nil, err
-	}
-	return appendFileForm(nil, t), nil
+	return appendFileForm(nil, keyToTree(k)), nil
 }
 
 // UnmarshalJSON reads a key as it stands in metadata. Unknown types are kept.
