@@ -184,7 +184,7 @@ func TestParseUsers(t *testing.T) {
 
 // A name in a file of passwords says nothing to the terminal of who reads that
 // the file is refused.
-func TestAttackControlCharactersInUsers(t *testing.T) {
+func TestUsersSayNothingToATerminal(t *testing.T) {
 	t.Parallel()
 	for _, odd := range []string{"\x1b[31m", "\u0092", "\u009b31m", "\xed\xff", "\u202e", "\u2028", "\x00"} {
 		name := "al" + odd + "ice"
