@@ -3,6 +3,7 @@ package server
 import (
 	"container/list"
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,14 +20,41 @@ type blobKey struct {
 	sum         [32]byte
 }
 
-// A cache keeps the files that were used last, up to a number of bytes.
-type cache struct {
-	limit int64
+// own is k without what it shares with anything else, such as the request that
+// it came with.
+func (k blobKey) own() blobKey {
+	k.gun, k.role = tuf.GUN(strings.Clone(string(k.gun))), ownRole(k.role)
+	return k
+}
 
+// ownRole is role without the text that it was cut out of.
+func ownRole(role tuf.RoleName) tuf.RoleName {
+	for _, known := range [...]tuf.RoleName{tuf.RoleRoot, tuf.RoleTargets, tuf.RoleSnapshot, tuf.RoleTimestamp} {
+		if role == known {
+			return known
+		}
+	}
+	return tuf.RoleName(strings.Clone(string(role)))
+}
+
+// A cache keeps the files that were used last, up to a number of bytes: of
+// small ones, which the store has at hand, and of large ones, which it has to
+// put together.
+type cache struct {
 	mu    sync.Mutex
-	bytes int64                     // guarded by mu
-	order *list.List                // guarded by mu; front: used last; of *cached
-	items map[blobKey]*list.Element // guarded by mu
+	items map[blobKey]*list.Element // guarded by mu; of *cached
+	small shelf                     // guarded by mu
+	large shelf                     // guarded by mu
+}
+
+// largeAbove is the size above which a file is a large one, in bytes.
+const largeAbove = 64 << 10
+
+// A shelf is the part of a cache that has a limit.
+type shelf struct {
+	limit int64
+	bytes int64
+	order *list.List // front: used last
 }
 
 type cached struct {
@@ -34,8 +62,15 @@ type cached struct {
 	f   *file
 }
 
-func newCache(limit int64) *cache {
-	return &cache{limit: limit, order: list.New(), items: map[blobKey]*list.Element{}}
+func newCache(small, large int64) *cache {
+	return &cache{items: map[blobKey]*list.Element{}, small: shelf{limit: small, order: list.New()}, large: shelf{limit: large, order: list.New()}}
+}
+
+func (c *cache) shelf(f *file) *shelf {
+	if len(f.raw) > largeAbove {
+		return &c.large
+	}
+	return &c.small
 }
 
 func (c *cache) get(k blobKey) (*file, bool) {
@@ -45,25 +80,35 @@ func (c *cache) get(k blobKey) (*file, bool) {
 	if !ok {
 		return nil, false
 	}
-	c.order.MoveToFront(e)
-	return e.Value.(*cached).f, true
+	f := e.Value.(*cached).f
+	c.shelf(f).order.MoveToFront(e)
+	return f, true
 }
 
 func (c *cache) put(k blobKey, f *file) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.items[k]; ok || f.size() > c.limit {
+	s := c.shelf(f)
+	if _, ok := c.items[k]; ok || f.size() > s.limit {
 		return
 	}
-	c.items[k] = c.order.PushFront(&cached{k, f})
-	c.bytes += f.size()
-	for c.bytes > c.limit {
-		last := c.order.Back()
+	k = k.own()
+	c.items[k] = s.order.PushFront(&cached{k, f})
+	s.bytes += f.size()
+	for s.bytes > s.limit {
+		last := s.order.Back()
 		old := last.Value.(*cached)
-		c.order.Remove(last)
+		s.order.Remove(last)
 		delete(c.items, old.key)
-		c.bytes -= old.f.size()
+		s.bytes -= old.f.size()
 	}
+}
+
+// holds returns how much is in memory.
+func (c *cache) holds() (bytes int64, files int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.small.bytes + c.large.bytes, len(c.items)
 }
 
 // A flight runs one call per repository at a time; callers that come

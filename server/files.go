@@ -22,17 +22,27 @@ import (
 // A file is a stored file with the header fields of its answers. It is never
 // changed; the slices are shared by all answers.
 type file struct {
-	raw      []byte
-	sum      [32]byte
-	created  time.Time
-	length   []string
-	etag     []string
-	modified []string
+	raw     []byte
+	sum     [32]byte
+	created int64 // in Unix seconds, which is all that readers are told
+	fields  [fields]string
+	zip     *zipped // nil: compression is not worth it
+}
 
-	zip       sync.Once
-	zipped    []byte // set by zip; nil if that saves nothing
-	zipLength []string
-	zipETag   []string
+// The header fields of a file.
+const (
+	fieldETag = iota
+	fieldModified
+	fieldLength
+	fields
+)
+
+// A zipped file is the compressed form of one, made when somebody asks for it.
+type zipped struct {
+	once   sync.Once
+	body   []byte // set by once; nil if that saves nothing
+	etag   []string
+	length []string
 }
 
 // zipAbove is the size from which on an answer is compressed for those who
@@ -40,47 +50,77 @@ type file struct {
 const zipAbove = 1024
 
 func newFile(raw []byte, created time.Time) *file {
-	f := &file{raw: raw, sum: sha256.Sum256(raw), created: created}
-	f.length = []string{strconv.Itoa(len(raw))}
-	f.etag = []string{`"` + hex.EncodeToString(f.sum[:]) + `"`}
-	f.modified = []string{created.UTC().Format(http.TimeFormat)}
+	f := &file{raw: raw, sum: sha256.Sum256(raw), created: created.Unix()}
+	var buf [128]byte
+	b := append(buf[:0], '"')
+	b = append(hex.AppendEncode(b, f.sum[:]), '"')
+	etag := len(b)
+	b = created.UTC().AppendFormat(b, http.TimeFormat)
+	modified := len(b)
+	all := string(strconv.AppendInt(b, int64(len(raw)), 10)) // one allocation for all
+	f.fields = [fields]string{all[:etag], all[etag:modified], all[modified:]}
+	if len(raw) > zipAbove {
+		f.zip = new(zipped)
+	}
 	return f
 }
 
-// size is what f takes in memory, in bytes, compressed form included.
-func (f *file) size() int64 { return int64(len(f.raw))*3/2 + 1024 }
+// field is a header field of f as a header holds it.
+func (f *file) field(n int) []string { return f.fields[n : n+1 : n+1] }
 
-func (f *file) compress() {
+// size is what f takes in a cache, in bytes, compressed form included.
+func (f *file) size() int64 {
+	n := int64(len(f.raw)) + 512
+	if f.zip != nil {
+		n += int64(len(f.raw))/2 + 256
+	}
+	return n
+}
+
+func (z *zipped) fill(f *file) {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
 	_, _ = w.Write(f.raw) // a buffer takes everything
 	_ = w.Close()
 	if b.Len() < len(f.raw) {
-		f.zipped = bytes.Clone(b.Bytes())
-		f.zipLength = []string{strconv.Itoa(b.Len())}
-		f.zipETag = []string{`"` + hex.EncodeToString(f.sum[:]) + `-gzip"`}
+		z.body = bytes.Clone(b.Bytes())
+		z.length = []string{strconv.Itoa(b.Len())}
+		z.etag = []string{`"` + hex.EncodeToString(f.sum[:]) + `-gzip"`}
 	}
 }
 
-// blob returns the file of state's repository and role with that hash, from
-// memory or from the store. The error matches [storage.ErrNotFound] or says
-// what is wrong with the store.
+// blob returns the file of state's repository and role with that hash, as
+// [Server.file] does.
 func (s *Server) blob(ctx context.Context, state *storage.State, role tuf.RoleName, sum [32]byte) (*file, error) {
-	key := blobKey{state.GUN, state.Incarnation, role, sum}
+	return s.file(ctx, blobKey{state.GUN, state.Incarnation, role, sum})
+}
+
+// file returns a file from memory or from the store, and keeps it. The error
+// matches [storage.ErrNotFound] or says what is wrong with the store.
+func (s *Server) file(ctx context.Context, key blobKey) (*file, error) {
 	if f, ok := s.blobs.get(key); ok {
 		s.counters.cache.Add("hit")
 		return f, nil
 	}
 	s.counters.cache.Add("miss")
-	raw, created, err := s.c.Store.Blob(ctx, state.GUN, role, sum)
+	f, err := s.stored(ctx, key)
 	if err != nil {
-		return nil, fmt.Errorf("read %s of %s: %w", role, state.GUN, err)
-	}
-	f := newFile(raw, created)
-	if f.sum != sum {
-		return nil, fmt.Errorf("read %s of %s: %w", role, state.GUN, storage.ErrCorrupt)
+		return nil, err
 	}
 	s.blobs.put(key, f)
+	return f, nil
+}
+
+// stored is file from the store.
+func (s *Server) stored(ctx context.Context, key blobKey) (*file, error) {
+	raw, created, err := s.c.Store.Blob(ctx, key.gun, key.role, key.sum)
+	if err != nil {
+		return nil, fmt.Errorf("read %s of %s: %w", key.role, key.gun, err)
+	}
+	f := newFile(raw, created)
+	if f.sum != key.sum {
+		return nil, fmt.Errorf("read %s of %s: %w", key.role, key.gun, storage.ErrCorrupt)
+	}
 	return f, nil
 }
 
@@ -100,24 +140,19 @@ func (s *Server) serveCurrent(w http.ResponseWriter, r *http.Request, route api.
 		return notFound(err)
 	}
 	h.look()
-	if now.After(h.until) && h.state.Mirror == "" && (route.Role == tuf.RoleTimestamp || route.Role == tuf.RoleSnapshot) {
+	if now.After(h.until) && h.mirror == "" && (route.Role == tuf.RoleTimestamp || route.Role == tuf.RoleSnapshot) {
 		// Renewal ahead of time has not happened (attacks.md S8).
 		if h, err = s.renewExpired(ctx, h); err != nil {
 			return err
 		}
 	}
-	var f *file
-	switch route.Role {
-	case tuf.RoleTimestamp:
-		f = h.timestamp
-	case tuf.RoleSnapshot:
-		f = h.snapshot
-	default:
-		sum, listed := h.sums[route.Role]
-		if !listed {
+	f := h.timestamp
+	if route.Role != tuf.RoleTimestamp {
+		sum, ok := h.sum(route.Role)
+		if !ok {
 			return api.NewError(api.MetadataNotFound, api.Empty{})
 		}
-		if f, err = s.blob(ctx, h.state, route.Role, sum); err != nil {
+		if f, err = s.file(ctx, h.key(route.Role, sum)); err != nil {
 			return notFound(err)
 		}
 	}
@@ -132,11 +167,11 @@ func (s *Server) serveByHash(w http.ResponseWriter, r *http.Request, route api.R
 	if err != nil {
 		return notFound(err)
 	}
-	f, err := s.blob(r.Context(), h.state, route.Role, route.SHA256)
+	f, err := s.file(r.Context(), h.key(route.Role, route.SHA256))
 	if errors.Is(err, storage.ErrNotFound) {
 		// Another instance may have deleted and published anew a moment ago.
 		if h, err = s.heads.get(r.Context(), route.GUN, true); err == nil {
-			f, err = s.blob(r.Context(), h.state, route.Role, route.SHA256)
+			f, err = s.file(r.Context(), h.key(route.Role, route.SHA256))
 		}
 	}
 	if err != nil {
@@ -177,14 +212,14 @@ func write(w http.ResponseWriter, r *http.Request, f *file, cache []string, immu
 	if len(cache) == 1 && cache[0] == uncached {
 		h["Pragma"] = noCache
 	}
-	h["Last-Modified"] = f.modified
-	body, length, etag := f.raw, f.length, f.etag
-	if len(f.raw) > zipAbove {
+	h["Last-Modified"] = f.field(fieldModified)
+	body, length, etag := f.raw, f.field(fieldLength), f.field(fieldETag)
+	if f.zip != nil {
 		h["Vary"] = varyEncoding
 		if acceptsGzip(r) {
-			f.zip.Do(f.compress)
-			if f.zipped != nil {
-				body, length, etag = f.zipped, f.zipLength, f.zipETag
+			f.zip.once.Do(func() { f.zip.fill(f) })
+			if f.zip.body != nil {
+				body, length, etag = f.zip.body, f.zip.length, f.zip.etag
 				h["Content-Encoding"] = gzipped
 			}
 		}
@@ -236,11 +271,12 @@ func (a aging) to(by Grant) []string {
 // would be kept from the second for ever.
 func (f *file) matches(r *http.Request, immutable bool) bool {
 	if tags := r.Header["If-None-Match"]; tags != nil {
-		sum := f.etag[0][1 : len(f.etag[0])-1]
+		etag := f.fields[fieldETag]
+		sum := etag[1 : len(etag)-1]
 		for _, list := range tags {
 			for tag := range strings.SplitSeq(list, ",") {
 				tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
-				if tag == "*" || tag == f.etag[0] || len(tag) == len(sum)+7 && tag[1:len(sum)+1] == sum && tag[len(sum)+1:] == `-gzip"` {
+				if tag == "*" || tag == etag || len(tag) == len(sum)+7 && tag[1:len(sum)+1] == sum && tag[len(sum)+1:] == `-gzip"` {
 					return true
 				}
 			}
@@ -249,7 +285,7 @@ func (f *file) matches(r *http.Request, immutable bool) bool {
 	}
 	if since := r.Header["If-Modified-Since"]; immutable && len(since) == 1 {
 		t, err := http.ParseTime(since[0])
-		return err == nil && !f.created.Truncate(time.Second).After(t)
+		return err == nil && f.created <= t.Unix()
 	}
 	return false
 }

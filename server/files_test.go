@@ -185,8 +185,8 @@ func TestLoadIsOvertaken(t *testing.T) {
 	fresh.get(current(app, tuf.RoleTimestamp))
 	want := fresh.state(t, app).Seq
 	h, err := fresh.heads.get(t.Context(), app, false)
-	if err != nil || h.state.Seq != want {
-		t.Errorf("memory has state %d, %v; want %d", h.state.Seq, err, want)
+	if err != nil || h.seq != want {
+		t.Errorf("memory has state %d, %v; want %d", h.seq, err, want)
 	}
 }
 
@@ -211,8 +211,8 @@ func TestBoundedMemory(t *testing.T) {
 	if n := len(w.heads.m); n > 3 {
 		t.Errorf("%d repositories in memory, want at most 3", n)
 	}
-	if w.blobs.bytes > 8000 || len(w.blobs.items) != w.blobs.order.Len() {
-		t.Errorf("%d bytes in memory, %d and %d files", w.blobs.bytes, len(w.blobs.items), w.blobs.order.Len())
+	if b := w.blobs; b.small.bytes > 8000 || len(b.items) != b.small.order.Len() {
+		t.Errorf("%d bytes in memory, %d and %d files", b.small.bytes, len(b.items), b.small.order.Len())
 	}
 	if len(w.heads.min) != 0 || len(w.publishing.held) != 0 || len(w.heads.load.calls) != 0 {
 		t.Error("something of requests that are over stays in memory")

@@ -1,9 +1,13 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,16 +20,46 @@ var errPanicked = errors.New("the call that was waited for did not return")
 
 // A head is the current state of one repository, with what the busiest
 // answers need. It is never changed, but for seen.
+//
+// A server has tens of thousands of them, so it holds what every verification
+// asks for, the timestamp, and of all other files only the hashes: their bytes
+// are in the cache as long as somebody asks for them.
 type head struct {
-	state     *storage.State
-	timestamp *file
-	snapshot  *file
-	// sums are the current files as the timestamp's snapshot lists them.
-	sums map[tuf.RoleName][32]byte
+	gun         tuf.GUN
+	seq         int64
+	incarnation int64
+	mirror      string
+	timestamp   *file
+	snapshot    [32]byte // the one that the timestamp names
+	listed      []listed // what that snapshot lists, by role
 	// until is when the timestamp or the snapshot expires, whichever is first.
 	until time.Time
 	// seen tells that somebody asked since that was last told to the store.
 	seen atomic.Bool
+}
+
+// A listed file is what a snapshot says of a role.
+type listed struct {
+	role tuf.RoleName
+	sum  [32]byte
+}
+
+// sum returns the hash of role's current file, which is the one that the
+// timestamp leads to, not simply the newest.
+func (h *head) sum(role tuf.RoleName) (sum [32]byte, ok bool) {
+	if role == tuf.RoleSnapshot {
+		return h.snapshot, true
+	}
+	i, ok := slices.BinarySearchFunc(h.listed, role, func(l listed, r tuf.RoleName) int { return cmp.Compare(l.role, r) })
+	if ok {
+		sum = h.listed[i].sum
+	}
+	return sum, ok
+}
+
+// key is the address of a file of h's repository.
+func (h *head) key(role tuf.RoleName, sum [32]byte) blobKey {
+	return blobKey{h.gun, h.incarnation, role, sum}
 }
 
 // look notes that somebody asked for h.
@@ -106,11 +140,11 @@ func (h *heads) getAt(ctx context.Context, gun tuf.GUN, sure bool, now time.Time
 		state, err := h.s.c.Store.Current(ctx, gun)
 		switch {
 		case errors.Is(err, storage.ErrNotFound):
-			h.drop(gun, have.state.Seq+1)
+			h.drop(gun, have.seq+1)
 			return nil, err
 		case err != nil:
 			return nil, fmt.Errorf("read state of %s: %w", gun, err)
-		case state.Seq == have.state.Seq:
+		case state.Seq == have.seq:
 			return have, nil
 		}
 		h.drop(gun, state.Seq)
@@ -118,15 +152,15 @@ func (h *heads) getAt(ctx context.Context, gun tuf.GUN, sure bool, now time.Time
 	return h.load.do(ctx, gun, readLimit, func(ctx context.Context) (*head, error) { return h.fetch(ctx, gun) })
 }
 
-// known returns the state of gun that is in memory, if that is known to be up to
+// known returns the head of gun that is in memory, if that is known to be up to
 // date; else nil.
-func (h *heads) known(gun tuf.GUN) *storage.State {
+func (h *heads) known(gun tuf.GUN) *head {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	if have := h.m[gun]; have != nil && h.following() {
-		return have.state
+	if !h.following() {
+		return nil
 	}
-	return nil
+	return h.m[gun]
 }
 
 // fetch loads the state of gun and keeps it. A load that a commit has
@@ -180,7 +214,7 @@ func (h *heads) overtaken(m *minimums, seq int64) bool {
 func (h *heads) keep(n *head, m *minimums) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n.state.Seq < m.seq {
+	if n.seq < m.seq {
 		return false
 	}
 	h.put(n)
@@ -189,9 +223,9 @@ func (h *heads) keep(n *head, m *minimums) bool {
 
 // put keeps n unless something newer is there. h.mu must be held.
 func (h *heads) put(n *head) {
-	gun := n.state.GUN
+	gun := n.gun
 	if have := h.m[gun]; have != nil {
-		if have.state.Seq >= n.state.Seq {
+		if have.seq >= n.seq {
 			return
 		}
 		if have.seen.Load() {
@@ -210,8 +244,8 @@ func (h *heads) put(n *head) {
 func (h *heads) committed(n *head) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if m := h.min[n.state.GUN]; m != nil {
-		m.seq = max(m.seq, n.state.Seq)
+	if m := h.min[n.gun]; m != nil {
+		m.seq = max(m.seq, n.seq)
 	}
 	h.put(n)
 }
@@ -224,7 +258,7 @@ func (h *heads) drop(gun tuf.GUN, seq int64) {
 }
 
 func (h *heads) forget(gun tuf.GUN, seq int64) {
-	if have := h.m[gun]; have != nil && have.state.Seq < seq {
+	if have := h.m[gun]; have != nil && have.seq < seq {
 		delete(h.m, gun)
 	}
 	if m := h.min[gun]; m != nil {
@@ -281,42 +315,46 @@ func (h *heads) ask(ctx context.Context, after int64, page int) ([]storage.Head,
 	return h.s.c.Store.Heads(ctx, after, page)
 }
 
-// newHead prepares the answers for a state.
+// newHead prepares the answers for a state. What it keeps is its own: a name
+// that came with a request would keep the whole request in memory.
 func (s *Server) newHead(ctx context.Context, state *storage.State) (*head, error) {
-	n := &head{state: state, sums: make(map[tuf.RoleName][32]byte, len(state.Roles))}
 	entry, ok := state.Roles[tuf.RoleTimestamp]
 	if !ok {
 		// A repository without a timestamp has nothing to serve
 		// (notary-protocol 3.2).
 		return nil, storage.ErrNotFound
 	}
+	n := &head{gun: tuf.GUN(strings.Clone(string(state.GUN))), seq: state.Seq, incarnation: state.Incarnation, mirror: state.Mirror}
 	var err error
-	if n.timestamp, err = s.blob(ctx, state, tuf.RoleTimestamp, entry.SHA256); err != nil {
-		return nil, err
+	// The cache is for other files: this one is asked for through its head.
+	key := n.key(tuf.RoleTimestamp, entry.SHA256)
+	if n.timestamp, ok = s.blobs.get(key); !ok {
+		if n.timestamp, err = s.stored(ctx, key); err != nil {
+			return nil, err
+		}
 	}
 	meta, err := tuf.Outline(tuf.RoleTimestamp, n.timestamp.raw, s.options(s.c.Now()))
 	if err != nil {
-		return nil, fmt.Errorf("read timestamp of %s: %w", state.GUN, err)
+		return nil, fmt.Errorf("read timestamp of %s: %w", n.gun, err)
 	}
 	n.until = meta.Expires
-	// Current files are those that the timestamp leads to, not simply the
-	// newest of each role.
-	sum, ok := sum256(meta.Files[tuf.RoleSnapshot])
-	if !ok {
-		return nil, fmt.Errorf("timestamp of %s names no snapshot", state.GUN)
+	if n.snapshot, ok = sum256(meta.Files[tuf.RoleSnapshot]); !ok {
+		return nil, fmt.Errorf("timestamp of %s names no snapshot", n.gun)
 	}
-	if n.snapshot, err = s.blob(ctx, state, tuf.RoleSnapshot, sum); err != nil {
+	snapshot, err := s.file(ctx, n.key(tuf.RoleSnapshot, n.snapshot))
+	if err != nil {
 		return nil, err
 	}
-	if meta, err = tuf.Outline(tuf.RoleSnapshot, n.snapshot.raw, s.options(s.c.Now())); err != nil {
-		return nil, fmt.Errorf("read snapshot of %s: %w", state.GUN, err)
+	if meta, err = tuf.Outline(tuf.RoleSnapshot, snapshot.raw, s.options(s.c.Now())); err != nil {
+		return nil, fmt.Errorf("read snapshot of %s: %w", n.gun, err)
 	}
 	if meta.Expires.Before(n.until) {
 		n.until = meta.Expires
 	}
-	for role, m := range meta.Files {
-		if sum, ok := sum256(m); ok {
-			n.sums[role] = sum
+	n.listed = make([]listed, 0, len(meta.Files))
+	for _, role := range slices.Sorted(maps.Keys(meta.Files)) {
+		if sum, ok := sum256(meta.Files[role]); ok {
+			n.listed = append(n.listed, listed{ownRole(role), sum})
 		}
 	}
 	return n, nil

@@ -176,7 +176,7 @@ var errUnrenewable = errors.New("only its publisher can renew it")
 // the publisher can read what it has to replace (attacks.md S3). So is what
 // has expired only by a clock that is wrong.
 func (s *Server) renewExpired(ctx context.Context, h *head) (*head, error) {
-	gun, seq, now := h.state.GUN, h.state.Seq, s.c.Now()
+	gun, seq, now := h.gun, h.seq, s.c.Now()
 	if s.unrenewed.waiting(gun, seq, now) {
 		return h, nil
 	}
@@ -191,7 +191,7 @@ func (s *Server) renewExpired(ctx context.Context, h *head) (*head, error) {
 	case err != nil:
 		return nil, notFound(err)
 	case now.After(n.until):
-		s.unrenewed.wait(n.state.GUN, n.state.Seq, now) // its snapshot is a client's
+		s.unrenewed.wait(n.gun, n.seq, now) // its snapshot is a client's
 	}
 	return n, nil
 }

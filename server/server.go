@@ -86,8 +86,9 @@ type Limits struct {
 
 	Uploads int // how many uploads may be under way at once; 100. Others are answered with 429
 
-	CacheBytes int64         // files kept in memory; 256 MiB
-	Heads      int           // repositories kept in memory; 50,000
+	CacheBytes int64         // small files kept in memory, beside the timestamps; 4 MiB
+	LargeBytes int64         // files above 64 KiB kept in memory; 256 MiB
+	Heads      int           // repositories kept in memory, with their timestamps; 50,000
 	Publish    time.Duration // one upload, from its last byte to the answer; 60 s
 }
 
@@ -200,7 +201,8 @@ func New(c Config) (*Server, error) {
 	orDefault(&c.Lifetimes.Timestamp, 3*24*time.Hour)
 	orDefault(&c.Idle, 60*24*time.Hour)
 	orDefault(&c.Limits.Step, 1)
-	orDefault(&c.Limits.CacheBytes, 256<<20)
+	orDefault(&c.Limits.CacheBytes, 4<<20)
+	orDefault(&c.Limits.LargeBytes, 256<<20)
 	orDefault(&c.Limits.Heads, 50_000)
 	orDefault(&c.Limits.Publish, time.Minute)
 	if c.Lifetimes.Snapshot < time.Minute || c.Lifetimes.Timestamp < time.Minute {
@@ -217,7 +219,7 @@ func New(c Config) (*Server, error) {
 		c:          c,
 		current:    newAging(c.MaxAge.Current, ", must-revalidate"),
 		consistent: newAging(c.MaxAge.Consistent, ""),
-		blobs:      newCache(c.Limits.CacheBytes),
+		blobs:      newCache(c.Limits.CacheBytes, c.Limits.LargeBytes),
 		metrics:    new(stock),
 		counters:   newCounters(),
 	}
@@ -374,17 +376,21 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, route api.Route, 
 
 // writable refuses what would change a copy of another service's repository.
 func (s *Server) writable(ctx context.Context, gun tuf.GUN) error {
-	state, err := s.heads.known(gun), error(nil)
-	if state == nil {
-		state, err = s.c.Store.Current(ctx, gun)
+	var mirror string
+	if h := s.heads.known(gun); h != nil {
+		mirror = h.mirror
+	} else {
+		state, err := s.c.Store.Current(ctx, gun)
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read state of %s: %w", gun, err)
+		}
+		mirror = state.Mirror
 	}
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return nil
-	case err != nil:
-		return fmt.Errorf("read state of %s: %w", gun, err)
-	case state.Mirror != "":
-		return api.NewError(api.ReadOnly, "it belongs to "+state.Mirror)
+	if mirror != "" {
+		return api.NewError(api.ReadOnly, "it belongs to "+mirror)
 	}
 	return nil
 }

@@ -305,7 +305,7 @@ func TestHTTPServer(t *testing.T) {
 // have is not counted.
 func TestMetricsCountConcurrently(t *testing.T) {
 	t.Parallel()
-	s := &Server{metrics: new(stock), counters: newCounters(), blobs: newCache(1)}
+	s := &Server{metrics: new(stock), counters: newCounters(), blobs: newCache(1, 1)}
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
