@@ -10,7 +10,7 @@ import (
 // to disk before it is acknowledged, write transactions that take their lock
 // at the start.
 func SQLiteDSN(path string) string {
-	pragmas := []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "foreign_keys(1)"}
+	pragmas := []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "foreign_keys(1)", "cache_size(-512)"}
 	for i, p := range pragmas {
 		pragmas[i] = "_pragma=" + p
 	}

@@ -23,6 +23,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -87,6 +88,10 @@ func (a *Address) Migrate(ctx context.Context, migrate func(context.Context, *da
 	return errors.Join(migrate(ctx, db), db.Close())
 }
 
+// maxReaders bounds how many connections read a SQLite file: each has a cache
+// of its own.
+const maxReaders = 8
+
 // An access is how a database is used.
 type access struct {
 	existing  bool
@@ -108,6 +113,11 @@ func (a *Address) open(ctx context.Context, how access) (*database.DB, error) {
 		if raw, err = sql.Open("sqlite", dsn); err != nil {
 			return nil, err
 		}
+		// One writes at a time, and as many read as there are processors. More
+		// would not be faster, and to open one takes longer than a query.
+		most := 1 + min(runtime.GOMAXPROCS(0), maxReaders)
+		raw.SetMaxOpenConns(most)
+		raw.SetMaxIdleConns(most)
 	default:
 		connect := a.postgres
 		if a.Dialect == database.MySQL {
