@@ -50,8 +50,8 @@ idle: 3d
 		"invalid GUN prefix a", `log-level "loud"`, "retention.deleted", "signer.url is not set")
 	write(t, s.file("bad.yaml"), s.expand("key-encryption-key: file:DIR/none\nlisten: unix:DIR/sock\nmetrics-listen: x\nlog-level: loud\nidentities: {a: [rule]}\n"))
 	check("bad.yaml", exitFailed, "metrics-listen", "loud", `identities lacks "unix"`, `"rule" is not a right`, "storage is not set", "key-encryption-key: ")
-	write(t, s.file("bad.yaml"), s.expand("authentication: certificate, token\nhtpasswd: {file: DIR/none}\nplaintext: true\nstorage: sqlite:x\nsigner: {url: unix:/x}\n"))
-	check("bad.yaml", exitFailed, "htpasswd.file is set, and authentication is certificate, token", "token.keys is not set", "client-ca is not set", "access is not set")
+	write(t, s.file("bad.yaml"), s.expand("authentication: certificate, token\nhtpasswd: {file: DIR/none}\nplaintext: true\nstorage: sqlite:x\nsigner: {url: unix:/x}\nlimit: {cache: 0}\n"))
+	check("bad.yaml", exitFailed, "htpasswd.file is set, and authentication is certificate, token", "token.keys is not set", "client-ca is not set", "access is not set", "limit.cache must be 1 to 1048576 MiB")
 	// What a storage setting names is opened, in the place where it stands.
 	server, err := os.ReadFile(s.file("server.yaml"))
 	if err != nil {

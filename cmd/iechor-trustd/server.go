@@ -51,6 +51,7 @@ type serverConfig struct {
 		Changes           int64 `yaml:"changes" usage:"uploads, deletions and questions for keys a second of one client (0: no limit)"`
 		RepositoryChanges int64 `yaml:"repository-changes" usage:"the same for one repository, by all clients together (0: no limit)"`
 		Uploads           int64 `yaml:"uploads" usage:"uploads that may be under way at once"`
+		Cache             int64 `yaml:"cache" usage:"MiB of memory for files that are asked for (timestamps, and files above 64 KiB, are not counted)"`
 	} `yaml:"limit"`
 	Traces tracesSettings `yaml:"traces"`
 
@@ -78,12 +79,17 @@ func (r retention) config() (storage.Config, error) {
 		Deleted: time.Duration(r.Deleted), Changes: time.Duration(r.Changes)}, nil
 }
 
+const maxCache = 1 << 20 // MiB
+
 // limits are those of the configuration as the server takes them.
 func (c *serverConfig) limits() (server.Limits, server.Rates, error) {
 	if c.Limit.Uploads < 1 {
 		return server.Limits{}, server.Rates{}, errors.New("limit.uploads must be 1 or more: nothing could be published")
 	}
-	return server.Limits{Step: c.VersionStep, Uploads: int(c.Limit.Uploads)},
+	if c.Limit.Cache < 1 || c.Limit.Cache > maxCache {
+		return server.Limits{}, server.Rates{}, fmt.Errorf("limit.cache must be 1 to %d MiB", maxCache)
+	}
+	return server.Limits{Step: c.VersionStep, Uploads: int(c.Limit.Uploads), CacheBytes: c.Limit.Cache << 20},
 		server.Rates{Requests: int(c.Limit.Requests), Changes: int(c.Limit.Changes), RepositoryChanges: int(c.Limit.RepositoryChanges)}, nil
 }
 
@@ -103,6 +109,7 @@ func defaultServerConfig() *serverConfig {
 	c.Retention.Deleted = duration(storage.DefaultDeleted)
 	c.Idle = duration(60 * 24 * time.Hour)
 	c.Limit.Requests, c.Limit.Changes, c.Limit.RepositoryChanges, c.Limit.Uploads = 2000, 200, 50, 100
+	c.Limit.Cache = 4
 	c.Traces.OneIn = 1
 	return c
 }
@@ -212,6 +219,7 @@ func (a *app) server(ctx context.Context, c *serverConfig, again func() (any, er
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(background) }) // renews and prunes
 	running.Go(func() { tracer.Run(background) })
+	running.Go(func() { a.collect(background) })
 	files := append(slices.Concat(auth.files, certificates, ofSigner), &configFile{c, again, levels, log})
 	running.Go(func() { reloadOn(background, hup, files...) })
 	running.Go(func() {
