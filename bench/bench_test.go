@@ -221,7 +221,7 @@ func serve(t *testing.T, h http.HandlerFunc, body string) *load {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &load{[]string{l.Addr().String()}, conf, []served{serving("/file", []byte(body))}}
+	return &load{addrs: []string{l.Addr().String()}, tls: conf, files: []served{serving("/file", []byte(body))}}
 }
 
 func TestLoadCountsAnswers(t *testing.T) {

@@ -39,9 +39,13 @@ func memory(ctx context.Context, s *stage, p *peer) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	l := &load{[]string{s.crowd.addr}, conf, s.crowd.files}
-	if _, _, err := l.run(ctx, 3*s.o.duration, func() {}); err != nil {
+	l := &load{addrs: []string{s.crowd.addr}, tls: conf, files: s.crowd.files, all: true}
+	n, _, err := l.run(ctx, s.o.duration, func() {})
+	if err != nil {
 		return sample{}, err
+	}
+	if n < int64(len(s.crowd.files)) {
+		return sample{}, fmt.Errorf("only %d of %d files were asked for", n, len(s.crowd.files))
 	}
 	peak, err := s.crowd.processes[0].peak()
 	return sample{value: peak}, err

@@ -60,7 +60,7 @@ func (s *stage) startStatic(ctx context.Context, body []byte) error {
 	}); err != nil {
 		return err
 	}
-	s.static = &load{[]string{addr}, conf, []served{serving("/", body)}}
+	s.static = &load{addrs: []string{addr}, tls: conf, files: []served{serving("/", body)}}
 	return nil
 }
 

@@ -28,6 +28,7 @@ type load struct {
 	addrs []string // host:port on loopback; connections are spread over them
 	tls   *tls.Config
 	files []served // asked for in turn; each connection begins at another one
+	all   bool     // go on until each file was asked for, however long that takes
 }
 
 // A served file is what is asked for, and what the right answer is.
@@ -41,16 +42,20 @@ func serving(path string, body []byte) served {
 	return served{path, int64(len(body)), sha256.Sum256(body)}
 }
 
-// run connects, calls ready, sends requests for d, and returns how many were
-// answered after that, and in what time. An answer other than 200 with a body
-// of the right length is an error, and so is a wrong body in the first answer
-// of each connection, which is not counted.
+// run connects, calls ready, sends requests for d, or longer if all of them are
+// to be sent, and returns how many were answered after that, and in what time.
+// An answer other than 200 with a body of the right length is an error, and so
+// is a wrong body in the first answer of each connection, which is not counted.
 func (l *load) run(ctx context.Context, d time.Duration, ready func()) (answered int64, took time.Duration, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	conns := make([]*conn, connections)
+	patience, share := d+20*time.Second, int64(0)
+	if l.all {
+		patience, share = d+startTime, int64(len(l.files)/connections+1)
+	}
 	for i := range conns {
-		c, err := l.dial(ctx, i, time.Now().Add(d+20*time.Second))
+		c, err := l.dial(ctx, i, time.Now().Add(patience))
 		if err != nil {
 			return 0, 0, err
 		}
@@ -65,7 +70,7 @@ func (l *load) run(ctx context.Context, d time.Duration, ready func()) (answered
 	for _, c := range conns {
 		running.Go(func() {
 			own := int64(0)
-			for time.Now().Before(end) && ctx.Err() == nil {
+			for (own < share || time.Now().Before(end)) && ctx.Err() == nil {
 				if err := c.ask(io.Discard); err != nil {
 					cancel(err)
 					break

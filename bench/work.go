@@ -170,7 +170,7 @@ func get(role tuf.RoleName, hashed, two bool) measurement {
 		if err != nil {
 			return sample{}, err
 		}
-		l := &load{addrs, conf, []served{file}}
+		l := &load{addrs: addrs, tls: conf, files: []served{file}}
 		var before time.Duration
 		var known bool
 		n, took, err := l.run(ctx, s.o.duration, func() { before, known = p.cpu() })
