@@ -191,6 +191,9 @@ func (s *Server) base(ctx context.Context, gun tuf.GUN) (*base, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read state of %s: %w", gun, err)
 	}
+	if kept := s.recalled.of(b.state); kept != nil {
+		return kept, nil
+	}
 	load := func(role tuf.RoleName, sum [32]byte) ([]byte, error) {
 		f, err := s.blob(ctx, b.state, role, sum)
 		if errors.Is(err, storage.ErrNotFound) {
@@ -234,6 +237,7 @@ func (s *Server) base(ctx context.Context, gun tuf.GUN) (*base, error) {
 // A candidate is a next state, complete and verified, ready to be committed.
 type candidate struct {
 	*base
+	set   *tuf.Set // what it is to a client; nil if one would refuse it
 	files []storage.NewFile
 	drop  []tuf.RoleName
 	now   time.Time
@@ -396,6 +400,7 @@ func (s *Server) assemble(b *base, files []tuf.File, now time.Time) (*candidate,
 		next[f.Role] = f.Raw
 	}
 	set, refused := walk(b.gun, b.past, next, o)
+	c.set = set
 	for _, f := range files {
 		expires, err := expiry(set, f, o)
 		if err != nil {
@@ -463,6 +468,9 @@ func (s *Server) commit(ctx context.Context, c *candidate) (*storage.State, erro
 		if state.Roles[f.Role].SHA256 == n.sum {
 			s.blobs.put(blobKey{c.gun, state.Incarnation, f.Role, n.sum}, n)
 		}
+	}
+	if c.set != nil {
+		s.recalled.keep(state, c.set)
 	}
 	n, err := s.newHead(ctx, state)
 	if err != nil {

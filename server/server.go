@@ -12,8 +12,8 @@
 // made or has heard of; the server holds no private key. What it refuses, it
 // refuses with the bodies of Notary 0.7 (notary-protocol 3).
 //
-// Read server.go (routes), publish.go (the one write path), then files.go with
-// heads.go (reads), renew.go, errors.go, check.go.
+// Read server.go (routes), publish.go (the one write path) with recalled.go, then
+// files.go with heads.go (reads), renew.go, errors.go, check.go.
 package server
 
 import (
@@ -148,6 +148,7 @@ type Server struct {
 	heads       *heads
 	blobs       *cache
 	held        held
+	recalled    recalled
 	apart       atomic.Int64 // until when the signer is not asked for both at once, in Unix seconds
 	uploading   atomic.Int64 // bytes of uploads in memory
 	limits      limiters

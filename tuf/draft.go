@@ -101,7 +101,9 @@ func (p *Past) Draft() *Draft { return draftOn(p) }
 func Receive(gun GUN, past *Past, floors map[RoleName]int64, o Options) *Draft {
 	d := &Draft{gun: gun, files: make(map[RoleName]*draftFile), again: make(map[RoleName]bool), floor: make(map[RoleName]int64)}
 	if past != nil {
-		d = draftOn(past)
+		now := *past
+		now.o = o.filled() // what has expired since it was recalled has expired
+		d = draftOn(&now)
 	}
 	d.o = o.filled()
 	d.o.strictEnvelope, d.received = true, true

@@ -68,7 +68,16 @@ type PublicKey struct {
 // NewPublicKey returns the bare form of an ECDSA, RSA or Ed25519 public key.
 // The error matches [ErrKey] if the key is of another kind or too weak.
 func NewPublicKey(pub crypto.PublicKey) (PublicKey, error) {
-	var k PublicKey
+	k, err := bare(pub)
+	if err != nil {
+		return PublicKey{}, err
+	}
+	_, err = k.Public()
+	return k, err
+}
+
+// bare is NewPublicKey without a look at how strong the key is.
+func bare(pub crypto.PublicKey) (k PublicKey, err error) {
 	switch p := pub.(type) {
 	case ed25519.PublicKey:
 		k = PublicKey{Ed25519, bytes.Clone(p)}
@@ -84,8 +93,7 @@ func NewPublicKey(pub crypto.PublicKey) (PublicKey, error) {
 	default:
 		return PublicKey{}, fmt.Errorf("%w: %T is not an ECDSA, RSA or Ed25519 key", ErrKey, pub)
 	}
-	_, err := k.Public()
-	return k, err
+	return k, nil
 }
 
 // NewCertificateKey returns the x509 form of the key in a PEM chain, leaf
@@ -147,9 +155,16 @@ func (k PublicKey) Bare() PublicKey {
 // verify nothing are material of their own.
 func (k PublicKey) material() CanonicalID {
 	if pub, err := k.Public(); err == nil {
-		if bare, err := NewPublicKey(pub); err == nil {
-			return CanonicalID(bare.ID())
-		}
+		return k.materialOf(pub)
+	}
+	return k.CanonicalID()
+}
+
+// materialOf is material, for who has pub, which is k.Public, already: to read
+// a key takes longer than the rest.
+func (k PublicKey) materialOf(pub crypto.PublicKey) CanonicalID {
+	if bare, err := bare(pub); err == nil {
+		return CanonicalID(bare.ID())
 	}
 	return k.CanonicalID()
 }
@@ -308,6 +323,11 @@ func (k PublicKey) Verify(message []byte, s Signature) error {
 	if err != nil {
 		return err
 	}
+	return k.verify(pub, message, s)
+}
+
+// verify is Verify with pub, which is k.Public.
+func (k PublicKey) verify(pub crypto.PublicKey, message []byte, s Signature) (err error) {
 	bad := fmt.Errorf("%w: the signature is not valid", ErrUnsigned)
 	wrongMethod := fmt.Errorf("%w: method %q does not fit a key of type %s", ErrUnsigned, s.Method, k.Type)
 	sum := sha256.Sum256(message)

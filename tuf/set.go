@@ -3,6 +3,7 @@ package tuf
 import (
 	"iter"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -220,6 +221,15 @@ func (s *Set) Expires() (RoleName, time.Time) {
 // Past returns what is to be remembered of s.
 func (s *Set) Past() *Past {
 	return &Past{gun: s.gun, o: s.o, root: s.docs[RoleRoot], docs: s.docs, files: s.Files(), floor: s.floor}
+}
+
+// Recalled returns what [Recall] would make of the files of s, without reading
+// them again. ok is false if it would read others: those of delegations that
+// s could not use.
+func (s *Set) Recalled() (p *Past, ok bool) {
+	p = s.Past()
+	slices.SortFunc(p.files, func(a, b File) int { return strings.Compare(string(a.Role), string(b.Role)) })
+	return p, len(s.unusable) == 0
 }
 
 // Draft begins work on top of s.

@@ -41,21 +41,24 @@ func (m *Verified) Made(k PublicKey, message []byte, s Signature) {
 
 // verify is [PublicKey.Verify], and returns the material of the key.
 func (m *Verified) verify(k PublicKey, message []byte, s Signature) (CanonicalID, error) {
-	if m == nil {
-		if err := k.Verify(message, s); err != nil {
-			return "", err
+	var of [32]byte
+	if m != nil {
+		of = nameOf(k, message, s)
+		if material, ok := m.get(of); ok {
+			return material, nil
 		}
-		return k.material(), nil
 	}
-	of := nameOf(k, message, s)
-	if material, ok := m.get(of); ok {
-		return material, nil
+	pub, err := k.Public()
+	if err == nil {
+		err = k.verify(pub, message, s)
 	}
-	if err := k.Verify(message, s); err != nil {
+	if err != nil {
 		return "", err // a failure is computed again: what is hostile takes no room
 	}
-	material := k.material()
-	m.put(of, material)
+	material := k.materialOf(pub)
+	if m != nil {
+		m.put(of, material)
+	}
 	return material, nil
 }
 

@@ -1,0 +1,123 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/tuf"
+	"github.com/iechor/trust/tuf/tuftest"
+)
+
+// What is kept is built on, and is what would be loaded.
+func TestPublishOnWhatIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	p := newPublisher(t, w, app)
+	p.init(t)
+	for n := range 3 {
+		p.publish(t, tag(fmt.Sprint("v", n)))
+		state := w.state(t, app)
+		kept := w.recalled.of(state)
+		if kept == nil {
+			t.Fatal("what was published is not kept")
+		}
+		if b, err := w.base(t.Context(), app); err != nil || b.past != kept.past {
+			t.Fatalf("the next publish does not build on what is kept: %v", err)
+		}
+		w.recalled = recalled{}
+		loaded, err := w.base(t.Context(), app)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(kept.linked, loaded.linked) || len(kept.raws) != len(loaded.raws) {
+			t.Error("other files are kept than are stored")
+		}
+		for role, raw := range loaded.raws {
+			a, _ := kept.past.Info(role)
+			b, ok := loaded.past.Info(role)
+			if !bytes.Equal(raw, kept.raws[role]) || !ok || a.SHA256 != b.SHA256 || kept.past.Floor(role) != loaded.past.Floor(role) {
+				t.Errorf("%s is kept as another one than would be loaded", role)
+			}
+		}
+		w.recalled.put(kept, kept.size())
+	}
+}
+
+// What another server published, and what was deleted meanwhile, is not built
+// on from memory.
+func TestAttackStaleMemoryIsNotBuiltOn(t *testing.T) {
+	t.Parallel()
+	c := &clock{now: tuftest.Start}
+	dir := t.TempDir()
+	keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
+	path := filepath.Join(dir, "server.db")
+	a, b := newWorldOn(t, openStore(t, path), keys, c, nil), newWorldOn(t, openStore(t, path), keys, c, nil)
+	p := newPublisher(t, a, app)
+	p.init(t)
+	for n := range 3 { // by turns
+		p.w = a
+		p.publish(t, tag(fmt.Sprint("a", n)))
+		p.w = b
+		p.publish(t, tag(fmt.Sprint("b", n)))
+		if a.recalled.of(a.state(t, app)) != nil {
+			t.Fatal("what the other server replaced counts as current")
+		}
+	}
+	p.hasTags(t, "targets", "a0", "a1", "a2", "b0", "b1", "b2")
+
+	// The same number with another file behind it, as after a database was
+	// restored, is another state.
+	state := b.state(t, app)
+	if b.recalled.of(state) == nil {
+		t.Fatal("what was published is not kept")
+	}
+	e := state.Roles[tuf.RoleTargets]
+	e.SHA256[0] ^= 1
+	state.Roles[tuf.RoleTargets] = e
+	if b.recalled.of(state) != nil {
+		t.Error("another file counts as the one that is kept")
+	}
+}
+
+// A repository that was large is not kept, and all together are bounded.
+func TestKeptIsBounded(t *testing.T) {
+	t.Parallel()
+	var r recalled
+	const each = 60 << 10
+	for n := range 3 * maxRecalled / each {
+		gun := tuf.GUN(fmt.Sprint("registry.example/app", n))
+		for range 2 { // again, which takes no more
+			r.put(&base{gun: gun, state: &storage.State{GUN: gun}, raws: map[tuf.RoleName][]byte{tuf.RoleTargets: make([]byte, each)}}, each)
+		}
+		if r.m[gun] == nil {
+			t.Fatal("the newest is not kept")
+		}
+	}
+	all := 0
+	for _, b := range r.m {
+		all += b.size()
+	}
+	if all != r.bytes || all > maxRecalled || all < maxRecalled-each {
+		t.Errorf("%d bytes are kept, and counted as %d; want at most %d, and not much less", all, r.bytes, maxRecalled)
+	}
+
+	repo := tuftest.New(t, app, tuftest.Lifetime(tuf.RoleTargets, time.Hour))
+	var names []string
+	for n := range 1000 {
+		names = append(names, fmt.Sprint("v", n))
+	}
+	repo.Tag(t, names...)
+	set := repo.Set(t)
+	state := &storage.State{GUN: app, Roles: map[tuf.RoleName]storage.Entry{}}
+	for _, role := range set.Roles() {
+		info, _ := set.Info(role)
+		state.Roles[role] = storage.Entry{Role: role, Version: info.Version, SHA256: info.SHA256}
+	}
+	if r.keep(state, set); r.m[app] != nil {
+		t.Error("a large repository is kept")
+	}
+}
