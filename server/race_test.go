@@ -69,12 +69,8 @@ func TestAttackInterleave(t *testing.T) {
 // all change snapshot and timestamp.
 func TestRolesInParallel(t *testing.T) {
 	t.Parallel()
-	c := &clock{now: tuftest.Start}
-	dir := t.TempDir()
-	keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
-	path := filepath.Join(dir, "server.db")
-	// Two servers with a connection each to one file.
-	worlds := []*world{newWorldOn(t, openStore(t, path), keys, c, nil), newWorldOn(t, openStore(t, path), keys, c, nil)}
+	a, b, _ := newWorlds(t)
+	worlds := []*world{a, b}
 	p := newPublisher(t, worlds[0], app)
 	p.init(t)
 	var changes []tuf.Change
@@ -104,11 +100,7 @@ func TestRolesInParallel(t *testing.T) {
 // Several servers, one file: what one commits the others serve.
 func TestTwoServers(t *testing.T) {
 	t.Parallel()
-	c := &clock{now: tuftest.Start}
-	dir := t.TempDir()
-	keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
-	path := filepath.Join(dir, "server.db")
-	a, b := newWorldOn(t, openStore(t, path), keys, c, nil), newWorldOn(t, openStore(t, path), keys, c, nil)
+	a, b, c := newWorlds(t)
 	p := newPublisher(t, a, app)
 	p.init(t)
 	other := p.clone()

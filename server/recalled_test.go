@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -51,11 +50,7 @@ func TestPublishOnWhatIsKept(t *testing.T) {
 // on from memory.
 func TestAttackStaleMemoryIsNotBuiltOn(t *testing.T) {
 	t.Parallel()
-	c := &clock{now: tuftest.Start}
-	dir := t.TempDir()
-	keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
-	path := filepath.Join(dir, "server.db")
-	a, b := newWorldOn(t, openStore(t, path), keys, c, nil), newWorldOn(t, openStore(t, path), keys, c, nil)
+	a, b, _ := newWorlds(t)
 	p := newPublisher(t, a, app)
 	p.init(t)
 	for n := range 3 { // by turns

@@ -191,6 +191,16 @@ func newWorld(t testing.TB, edit func(*Config)) *world {
 	return newWorldOn(t, openStore(t, filepath.Join(dir, "server.db")), openSigner(t, filepath.Join(dir, "signer.db"), c.Now), c, edit)
 }
 
+// newWorlds returns two servers on one store, with one signer and one clock.
+func newWorlds(t *testing.T) (a, b *world, c *clock) {
+	t.Helper()
+	c = &clock{now: tuftest.Start}
+	dir := t.TempDir()
+	keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
+	path := filepath.Join(dir, "server.db")
+	return newWorldOn(t, openStore(t, path), keys, c, nil), newWorldOn(t, openStore(t, path), keys, c, nil), c
+}
+
 // newWorldOn makes a server on a store and a signer that others may use too.
 // When the test ends, everything that must hold is checked.
 func newWorldOn(t testing.TB, store storage.Store, keys Keys, c *clock, edit func(*Config)) *world {
