@@ -14,7 +14,7 @@ import (
 // where very much is in use, by publishers of large files, each collection takes
 // so long that there should be fewer of them.
 const (
-	garbage         = 7 << 20
+	garbage         = 10 << 20
 	leastPercent    = 45 // of what is in use
 	greatestPercent = 300
 	manyBytes       = 24 << 20 // in use; above it Go's rule holds
