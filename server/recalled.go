@@ -33,8 +33,8 @@ func (r *recalled) of(state *storage.State) *base {
 	if b == nil || b.state.Seq != state.Seq || b.state.Incarnation != state.Incarnation {
 		return nil
 	}
-	digest := func(a, b storage.Entry) bool { return a.SHA256 == b.SHA256 && a.Version == b.Version }
-	if !maps.EqualFunc(b.state.Roles, state.Roles, digest) {
+	same := func(a, b storage.Entry) bool { return a.SHA256 == b.SHA256 && a.Version == b.Version }
+	if !maps.EqualFunc(b.state.Roles, state.Roles, same) {
 		return nil
 	}
 	now := *b

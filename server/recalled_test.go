@@ -64,8 +64,19 @@ func TestAttackStaleMemoryIsNotBuiltOn(t *testing.T) {
 	}
 	p.hasTags(t, "targets", "a0", "a1", "a2", "b0", "b1", "b2")
 
-	// The same number with another file behind it, as after a database was
-	// restored, is another state.
+	// The same files under another number or in another life of the repository
+	// are another state.
+	for _, change := range []func(*storage.State){
+		func(s *storage.State) { s.Seq++ },
+		func(s *storage.State) { s.Incarnation++ },
+	} {
+		other := b.state(t, app)
+		if change(other); b.recalled.of(other) != nil {
+			t.Error("another state counts as the one that is kept")
+		}
+	}
+	// So is the same number with another file behind it, as after a database was
+	// restored.
 	state := b.state(t, app)
 	if b.recalled.of(state) == nil {
 		t.Fatal("what was published is not kept")

@@ -98,7 +98,7 @@ func ParseSubject(s string) (Subject, error) {
 		kind, name = certificate, cert
 	}
 	if name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, func(c rune) bool { return c == ' ' || !unicode.IsPrint(c) }) || kind == user && strings.Contains(name, ":") {
-		return Subject{}, fmt.Errorf("%q names nobody: choose a user, certificate:NAME, authenticated or anyone", s)
+		return Subject{}, fmt.Errorf("%q names nobody: choose a user, certificate:NAME, authenticated or anyone; a name is printable and has no spaces", s)
 	}
 	return Subject{kind, name}, nil
 }
