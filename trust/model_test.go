@@ -102,11 +102,11 @@ func explore(t *testing.T, seed uint64, n int) []string {
 	if failure.kind == "" {
 		return trace
 	}
-	few := all
+	few, again := all, failure
 	if *modelShrink {
 		few = shrink(all, func(some []action) bool { _, f := run(t, some); return f.kind == failure.kind }, time.Now().Add(time.Minute))
+		trace, again = run(t, few)
 	}
-	trace, again := run(t, few)
 	t.Errorf("seed %d, %s\nagain: go test ./trust -run TestModel -seed %d -steps %d\n%d steps are enough (%s):\n%s",
 		seed, failure.what, seed, n, len(few), again.what, strings.Join(trace, "\n"))
 	return trace
