@@ -223,10 +223,11 @@ func (w *world) attack(m *machine, gun tuf.GUN, rnd *rand.Rand) {
 	roles := []tuf.RoleName{tuf.RoleTimestamp, tuf.RoleSnapshot, tuf.RoleTargets, tuf.RoleRoot, tuf.RoleReleases}
 	said := ""
 	kind := rnd.IntN(11)
+	last := history[len(history)-1]
 	dates := slices.DeleteFunc(slices.Clone(history), func(p *published) bool {
-		return !known || p.sums[tuf.RoleSnapshot] != history[len(history)-1].sums[tuf.RoleSnapshot] || p.docs[tuf.RoleTimestamp].Version >= m.seen[gun].versions[tuf.RoleTimestamp]
+		return p.sums[tuf.RoleSnapshot] != last.sums[tuf.RoleSnapshot] || p.sums[tuf.RoleTimestamp] == last.sums[tuf.RoleTimestamp] || p.docs[tuf.RoleTimestamp].Expires.Before(m.clock())
 	})
-	if len(dates) > 0 && rnd.IntN(3) == 0 {
+	if known && len(dates) > 0 && rnd.IntN(2) == 0 {
 		kind = -1
 	}
 	if !known && rnd.IntN(3) == 0 {
@@ -234,6 +235,7 @@ func (w *world) attack(m *machine, gun tuf.GUN, rnd *rand.Rand) {
 	}
 	switch kind {
 	case -1:
+		_ = w.read(m, rnd, gun, "read", nil) // so that it knows a newer one
 		a.current[tuf.RoleTimestamp] = pick(rnd, dates).files[tuf.RoleTimestamp]
 		said = "an older date of the same content"
 	case 0:

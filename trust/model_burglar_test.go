@@ -66,8 +66,13 @@ func (t *thief) lie(a *archive, m *machine, gun tuf.GUN, rnd *rand.Rand) string 
 		}
 		// A state under the same root, from before what m has seen.
 		older := slices.DeleteFunc(slices.Clone(r.history), func(p *published) bool {
-			return p.sums[tuf.RoleRoot] != now.sums[tuf.RoleRoot] || p.docs[role].Version >= seen.versions[role]
+			return p.sums[tuf.RoleRoot] != now.sums[tuf.RoleRoot] || p.docs[role].Version >= seen.versions[role] || p.docs[tuf.RoleSnapshot].Expires.Before(m.clock())
 		})
+		if same := slices.DeleteFunc(slices.Clone(older), func(p *published) bool {
+			return p.sums[tuf.RoleTargets] != now.sums[tuf.RoleTargets] || p.sums[tuf.RoleReleases] != now.sums[tuf.RoleReleases]
+		}); role == tuf.RoleSnapshot && len(same) > 0 {
+			older = same // whose age only their own version tells
+		}
 		if len(older) == 0 {
 			continue
 		}
@@ -98,6 +103,7 @@ func (w *world) doLie(rnd *rand.Rand) {
 	if m == nil || m.seen[gun] == nil {
 		return
 	}
+	_ = w.read(m, rnd, gun, "read", nil) // so that there is more that is older
 	a := archiveOf(w.oracle.repos[gun].history)
 	said := w.thief.lie(a, m, gun, rnd)
 	if said == "" {

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/trust"
 	"github.com/iechor/trust/tuf"
 )
@@ -57,6 +59,7 @@ var steps = []struct {
 	{"heal", 4, (*world).doHeal},
 	{"renew", 5, (*world).doRenew},
 	{"follow", 12, (*world).doFollow},
+	{"overtake", 6, (*world).doOvertake},
 	{"time", 14, (*world).doTime},
 	{"clock", 8, (*world).doClock},
 	{"restart", 5, (*world).doRestart},
@@ -393,6 +396,10 @@ func (w *world) doFollow(rnd *rand.Rand) {
 	if n.busy > 0 {
 		return
 	}
+	w.follows(n, rnd)
+}
+
+func (w *world) follows(n *instance, rnd *rand.Rand) {
 	if rnd.IntN(5) == 0 {
 		n.calls, n.fault = 0, fault{at: 1, kind: pick(rnd, []string{"fail before", "away"}), rnd: rnd}
 	}
@@ -412,6 +419,31 @@ func (w *world) doFollow(rnd *rand.Rand) {
 	}
 }
 
+// doOvertake has a server that has just started load a repository, and take a
+// publish before it is done with that: what it loaded is old, and must not take
+// the place of what it has committed.
+func (w *world) doOvertake(rnd *rand.Rand) {
+	n, gun := pick(rnd, w.instances), w.gunOf(rnd)
+	if n.busy > 0 {
+		return
+	}
+	w.note("server %d starts again", n.id)
+	n.restart()
+	w.follows(n, rnd)
+	n.meanwhile = func() {
+		w.via = n
+		w.depth++
+		do := pick(rnd, []func(*world, *rand.Rand){(*world).doPublish, (*world).doPublish, (*world).doPublish, (*world).doRotate, (*world).doDelete})
+		do(w, rand.New(rand.NewPCG(rnd.Uint64(), 2)))
+		w.depth--
+		w.via = nil
+	}
+	w.note("server %d is asked for %s", n.id, gun)
+	timestamp := api.Route{Kind: api.FileCurrent, GUN: gun, Role: tuf.RoleTimestamp}
+	_, _ = w.deliver(context.Background(), n, letter{http.MethodGet, timestamp.Path(), http.Header{}, nil}) // who asked first may get either
+	n.meanwhile = nil
+}
+
 func (w *world) doTime(rnd *rand.Rand) {
 	d := pick(rnd, []time.Duration{second, second, second, 3 * second, 2 * minute, 2 * minute, 6 * time.Hour, day, 2 * day, 4 * day, 9 * day, 60 * day})
 	if d > 9*day && rnd.IntN(3) > 0 {
@@ -419,6 +451,9 @@ func (w *world) doTime(rnd *rand.Rand) {
 	}
 	w.now = w.now.Add(d)
 	w.note("%v pass", d)
+	if d >= 6*time.Hour && rnd.IntN(2) == 0 {
+		w.doRenew(rnd) // which a server tries every minute
+	}
 }
 
 func (w *world) doClock(rnd *rand.Rand) {

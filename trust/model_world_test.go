@@ -1,7 +1,6 @@
 package trust_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,10 +9,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	mathrand "math/rand/v2"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -50,10 +46,11 @@ type world struct {
 	others    *vault // the key of a collaborator
 	thief     *thief
 
-	delayed []letter // requests that are still under way
-	calm    bool     // nothing fails
-	depth   int      // of steps within steps
-	about   tuf.GUN  // what the outermost of them is about
+	delayed []letter  // requests that are still under way
+	calm    bool      // nothing fails
+	via     *instance // uploads go to it, although it is answering a reader
+	depth   int       // of steps within steps
+	about   tuf.GUN   // what the outermost of them is about
 	step    int
 	value   int // the last value that was given to a tag
 	trace   []string
@@ -63,13 +60,6 @@ type world struct {
 // A violation is what must not be. Two of one kind have the same cause, as far
 // as one can tell.
 type violation struct{ kind, what string }
-
-// A letter is a request under way.
-type letter struct {
-	method, path string
-	header       http.Header
-	body         []byte
-}
 
 func newWorld(t testing.TB, dir string) *world {
 	w := &world{t: t, dir: dir, now: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC), calm: true}
@@ -202,20 +192,22 @@ type instance struct {
 	dead  bool // it has crashed, and does nothing until it is restarted
 	busy  int  // requests under way
 
-	followed time.Time         // by its own clock, when it last followed the others
-	excused  bool              // the store was away when it last tried
-	knows    map[tuf.GUN]int64 // the commit of each repository that it must know of
+	followed  time.Time         // by its own clock, when it last followed the others
+	excused   bool              // the store was away when it last tried
+	meanwhile func()            // happens once, after it has read what is current
+	knows     map[tuf.GUN]int64 // the commit of each repository that it must know of
 }
 
 func (n *instance) clock() time.Time { return n.w.now.Add(n.skew) }
 
 // restart is a new process: nothing is in its memory.
 func (n *instance) restart() {
-	n.dead, n.fault, n.calls, n.followed, n.excused, n.knows = false, fault{}, 0, time.Time{}, false, map[tuf.GUN]int64{}
+	n.dead, n.fault, n.calls, n.followed, n.excused, n.knows, n.meanwhile = false, fault{}, 0, time.Time{}, false, map[tuf.GUN]int64{}, nil
 	n.store = &gate{Store: n.w.store, n: n}
 	var err error
 	n.Server, err = server.New(server.Config{
 		Store: n.store, Keys: gateOfKeys{n}, Auth: server.NoAuth{}, Now: n.clock, Idle: -1, Forget: gateOfKeys{n}.Forget,
+		Lifetimes: server.Lifetimes{Snapshot: 8 * day},
 	})
 	n.w.must(err)
 }
@@ -270,7 +262,12 @@ type gate struct {
 }
 
 func (g *gate) Current(ctx context.Context, gun tuf.GUN) (*storage.State, error) {
-	return call(g.n, func() (*storage.State, error) { return g.Store.Current(ctx, gun) })
+	state, err := call(g.n, func() (*storage.State, error) { return g.Store.Current(ctx, gun) })
+	if do := g.n.meanwhile; do != nil {
+		g.n.meanwhile = nil
+		do()
+	}
+	return state, err
 }
 
 func (g *gate) Commit(ctx context.Context, gun tuf.GUN, base *storage.State, files []storage.NewFile, drop []tuf.RoleName, now time.Time, by *storage.Actor) (*storage.State, error) {
@@ -488,112 +485,4 @@ func (v *signingService) forget(ctx context.Context, gun tuf.GUN) error {
 		v.forgotten[gun]++
 	}
 	return err
-}
-
-// deliver has an instance answer a request, and restarts it if it died.
-func (w *world) deliver(ctx context.Context, n *instance, l letter) (*http.Response, error) {
-	n.busy++
-	req := httptest.NewRequestWithContext(ctx, l.method, l.path, bytes.NewReader(l.body))
-	req.Header = l.header.Clone()
-	rec := httptest.NewRecorder()
-	n.ServeHTTP(rec, req)
-	n.busy--
-	if n.dead {
-		if n.busy == 0 {
-			n.restart()
-		}
-		return nil, io.ErrUnexpectedEOF
-	}
-	return rec.Result(), nil
-}
-
-// A wire is the network of one machine.
-type wire struct{ m *machine }
-
-// RoundTrip implements [http.RoundTripper].
-func (n wire) RoundTrip(r *http.Request) (*http.Response, error) {
-	m := n.m
-	w := m.w
-	var body []byte
-	if r.Body != nil {
-		var err error
-		body, err = io.ReadAll(r.Body)
-		w.must(err)
-	}
-	l := letter{r.Method, r.URL.RequestURI(), r.Header.Clone(), body}
-	if m.evil != nil && r.Method == http.MethodGet {
-		status, raw := m.evil(r.URL.Path)
-		rec := httptest.NewRecorder()
-		rec.WriteHeader(status)
-		_, _ = rec.Write(raw)
-		return rec.Result(), nil
-	}
-	m.requests++
-	kind := ""
-	if m.fault.at == m.requests && !w.calm {
-		kind = m.fault.kind
-	}
-	switch kind {
-	case "lost":
-		return nil, io.EOF
-	case "late":
-		w.delayed = append(w.delayed, l)
-		return nil, os.ErrDeadlineExceeded
-	case "behind others":
-		w.arrive()
-	case "portal":
-		rec := httptest.NewRecorder()
-		_, _ = rec.WriteString("<html>log in to the hotel</html>")
-		return rec.Result(), nil
-	case "busy":
-		rec := httptest.NewRecorder()
-		rec.WriteHeader(http.StatusServiceUnavailable)
-		return rec.Result(), nil
-	case "within":
-		w.within(m.fault.rnd)
-	}
-	at := w.free(m.rnd)
-	if at == nil {
-		return nil, io.EOF
-	}
-	res, err := w.deliver(r.Context(), at, l)
-	switch kind {
-	case "answer lost":
-		return nil, io.ErrUnexpectedEOF
-	case "twice":
-		if again := w.free(m.rnd); again != nil {
-			_, _ = w.deliver(r.Context(), again, l) // nobody waits for that answer
-		}
-	case "within after":
-		w.within(m.fault.rnd)
-	}
-	return res, err
-}
-
-var networkFaults = []string{"lost", "answer lost", "answer lost", "late", "behind others", "twice", "portal", "busy", "within", "within", "within after"}
-
-// free chooses an instance that can answer.
-func (w *world) free(rnd *mathrand.Rand) *instance {
-	i := 0
-	if rnd != nil {
-		i = rnd.IntN(len(w.instances))
-	}
-	for range w.instances {
-		if w.instances[i].busy == 0 {
-			return w.instances[i]
-		}
-		i = (i + 1) % len(w.instances)
-	}
-	return nil
-}
-
-// arrive delivers what was late.
-func (w *world) arrive() {
-	late := w.delayed
-	w.delayed = nil
-	for _, l := range late {
-		if at := w.free(nil); at != nil {
-			_, _ = w.deliver(context.Background(), at, l) // nobody waits for the answer
-		}
-	}
 }

@@ -231,13 +231,17 @@ func (r *Repository) run(ctx context.Context, j job) (Published, error) {
 	var out Published
 	var lost error // the error of an upload that may have arrived
 	var sent []tuf.File
+	// Whatever ends it then: others may have built on what arrived.
+	failed := func(err error) (Published, error) {
+		if lost != nil && !errors.Is(err, ctx.Err()) {
+			err = fmt.Errorf("%w: %w; after that: %v", ErrUncertain, lost, err)
+		}
+		return out, err
+	}
 	for {
 		b, err := r.base(ctx)
 		if err != nil {
-			if lost != nil && !errors.Is(err, ctx.Err()) {
-				return out, fmt.Errorf("%w: %w", ErrUncertain, lost)
-			}
-			return out, err
+			return failed(err)
 		}
 		if lost != nil && arrivedIn(b.set, sent) {
 			out.Files = rolesOf(sent)
@@ -247,7 +251,7 @@ func (r *Repository) run(ctx context.Context, j job) (Published, error) {
 		files, warnings, err := r.sign(ctx, b, j, r.signOptions(r.c.Now()))
 		out.Warnings = warnings
 		if err != nil {
-			return out, err
+			return failed(err)
 		}
 		if len(files) == 0 {
 			if lost != nil {
@@ -262,21 +266,20 @@ func (r *Repository) run(ctx context.Context, j job) (Published, error) {
 			out.Files = rolesOf(files)
 			return out, nil
 		case errors.Is(err, ErrConflict):
-			lost = nil
 		case errors.Is(err, ErrUnreachable) && ctx.Err() == nil:
 			lost, sent = err, files
 		default:
-			return out, err
+			return failed(err)
 		}
 		if out.Attempts == maxAttempts {
-			if lost != nil {
+			if errors.Is(err, ErrUnreachable) {
 				arrived, err := r.settle(ctx, sent, lost)
 				if arrived {
 					out.Files = rolesOf(sent)
 				}
 				return out, err
 			}
-			return out, fmt.Errorf("after %d attempts: %w", out.Attempts, err)
+			return failed(fmt.Errorf("after %d attempts: %w", out.Attempts, err))
 		}
 		if err := r.c.Sleep(ctx, backoff(out.Attempts)); err != nil {
 			return out, err

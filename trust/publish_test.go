@@ -248,6 +248,69 @@ func TestLostAnswer(t *testing.T) {
 	wantErr(t, "Publish into the dark", err, ErrUnreachable)
 }
 
+// Lost, somebody built on it before we looked, and then it cannot be done
+// again: the first attempt has arrived all the same.
+func TestLostAnswerThenRefused(t *testing.T) {
+	t.Parallel()
+	no := errors.New("not again")
+	second := func(err error) func(*server) {
+		return func(s *server) {
+			s.before = func(op string) error {
+				if op == "POST" {
+					return err
+				}
+				return nil
+			}
+		}
+	}
+	for name, then := range map[string]struct {
+		refuse func(*server)
+		plan   error
+	}{
+		"by the plan":          {func(*server) {}, no},
+		"by the server":        {second(ErrUnauthorized), nil},
+		"by conflict for good": {second(ErrConflict), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(newClock())
+			c := publisher(t, s, "1")
+			b := newClient(t, s, func(conf *Config) { conf.Keys = c.c.Keys })
+			slept := false
+			between := c.another(func(conf *Config) {
+				conf.Sleep = func(context.Context, time.Duration) error {
+					if !slept {
+						slept = true
+						b.publish(t, "between")
+						s.set(func() { then.refuse(s) })
+					}
+					return nil
+				}
+			})
+			s.set(func() {
+				s.after = func(op string) error {
+					if op != "POST" {
+						return nil
+					}
+					s.after = nil
+					return down(op)
+				}
+			})
+			plans := 0
+			_, err := between.Publish(t.Context(), func(set *tuf.Set) ([]tuf.Change, error) {
+				if plans++; plans > 1 && then.plan != nil {
+					return nil, then.plan
+				}
+				return witness(tuf.RoleTargets)(set)
+			})
+			wantErr(t, "Publish that is refused after a lost answer", err, ErrUncertain)
+			if !slept {
+				t.Error("nobody published between")
+			}
+		})
+	}
+}
+
 // The last attempt, too, may have arrived.
 func TestLostAnswerOfLastAttempt(t *testing.T) {
 	t.Parallel()
