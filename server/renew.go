@@ -210,22 +210,30 @@ func (s *Server) renew(ctx context.Context, gun tuf.GUN, due func(storage.Entry,
 	if b.state == nil {
 		return nil, storage.ErrNotFound
 	}
-	now := s.c.Now()
-	var again []tuf.Change
-	for _, role := range [...]tuf.RoleName{tuf.RoleSnapshot, tuf.RoleTimestamp} {
-		if due(b.state.Roles[role], now) {
-			again = append(again, tuf.Resign{Role: role})
+	now, floors := s.c.Now(), map[tuf.RoleName]int64{}
+	// A snapshot that never became current may have been given a date: the
+	// signer lets nobody go back behind it, and wants a new one.
+	again := func() (changes []tuf.Change) {
+		for _, role := range [...]tuf.RoleName{tuf.RoleSnapshot, tuf.RoleTimestamp} {
+			if e := b.state.Roles[role]; due(e, now) || floors[role] >= e.Version {
+				changes = append(changes, tuf.Resign{Role: role})
+			}
 		}
+		return changes
 	}
-	if len(again) == 0 {
+	if len(again()) == 0 {
 		return s.heads.get(ctx, gun, true)
 	}
-	_, made, err := s.sign(ctx, b, nil, now, map[tuf.RoleName]int64{}, func() (*tuf.Draft, error) {
+	_, made, err := s.sign(ctx, b, nil, now, floors, func() (*tuf.Draft, error) {
 		d := tuf.Receive(gun, b.past, b.floors(), s.options(now))
-		return d, d.Apply(again...)
+		return d, d.Apply(again()...)
 	})
 	if s.overtaken(ctx, b, err) {
 		return s.heads.get(ctx, gun, true)
+	}
+	if dated := new(api.FloorError); errors.As(err, &dated) && dated.Role == tuf.RoleSnapshot {
+		// Only the publisher, who signs the snapshots, can make a new one.
+		return nil, fmt.Errorf("renew %s: %w: %w", gun, errUnrenewable, err)
 	}
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -225,6 +226,40 @@ func TestRenewClientSnapshot(t *testing.T) {
 		t.Errorf("repair: %v", err)
 	}
 	newPublisher(t, w, app).hasTags(t, "targets", "1")
+}
+
+// What was signed for a publish that then failed to be committed keeps nobody
+// from the state before it: the signer gives it no date any more where the
+// snapshot is a client's, but it can be read, and published on.
+func TestRenewAfterFailedCommit(t *testing.T) {
+	t.Parallel()
+	for _, clientSnapshot := range []bool{false, true} {
+		w := newWorld(t, nil)
+		p := newPublisher(t, w, app)
+		if err := w.upload(t, app, p.first(t, clientSnapshot, tag("1"))...); err != nil {
+			t.Fatal(err)
+		}
+		files := p.files(t, tag("2"))
+		w.store.Inject(storagetest.Fault{Method: "Commit", Call: 1, Err: errors.New("disk full")})
+		if err := w.upload(t, app, files...); err == nil {
+			t.Fatal("a publish that is not committed is acknowledged")
+		}
+		w.store.Heal()
+		w.clock.pass(4 * day)
+		if err := w.Renew(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if r := w.get(current(app, tuf.RoleTimestamp)); r.Code != http.StatusOK {
+			t.Errorf("client snapshot %v: GET of the timestamp after a failed commit = %d %s", clientSnapshot, r.Code, r.Body)
+		}
+		if _, err := p.update(); clientSnapshot != errors.Is(err, tuf.ErrExpired) || !clientSnapshot && err != nil {
+			t.Errorf("client snapshot %v: update after a failed commit = %v", clientSnapshot, err)
+		}
+		if err := w.upload(t, app, p.finish(t, p.past.Draft(), tag("3"))...); err != nil {
+			t.Errorf("client snapshot %v: publish after a failed commit: %v", clientSnapshot, err)
+		}
+		newPublisher(t, w, app).hasTags(t, "targets", "1", "3")
+	}
 }
 
 // A renewal between a publisher's reading and its upload is no clash

@@ -82,6 +82,15 @@ func (a *archive) add(role tuf.RoleName, raw []byte) {
 	a.blobs[sha256.Sum256(raw)] = raw
 }
 
+// addTargets adds the targets of an old state, delegations included.
+func (a *archive) addTargets(old *published) {
+	for role, raw := range old.files {
+		if role.HoldsTargets() {
+			a.add(role, raw)
+		}
+	}
+}
+
 // answer is what its server answers.
 func (a *archive) answer(path string) (int, []byte) {
 	route, err := api.ParsePath(path)
@@ -366,7 +375,7 @@ func (w *world) doInsider(rnd *rand.Rand) {
 		signers = append(signers, s)
 	}
 	d := now.docs[tuf.RoleReleases]
-	version := d.Version + pick(rnd, []int64{0, 1, 1}) // 0: another file of a version that is published
+	version := d.Version + pick(rnd, []int64{0, 1}) // 0: another file of a version that is published
 	_, v := w.target(tuf.RoleReleases, "1")
 	sum, err := base64.StdEncoding.DecodeString(v)
 	w.must(err)

@@ -45,8 +45,8 @@ func (t *thief) lie(a *archive, m *machine, gun tuf.GUN, rnd *rand.Rand) string 
 	w, r := t.w, t.w.oracle.repos[gun]
 	seen, now := m.seen[gun], r.now
 	timestamp, ok := t.online(gun, tuf.RoleTimestamp)
-	if !ok || now == nil || r.lost || seen.lineage != now.lineage {
-		return ""
+	if !ok || now == nil || r.lost || seen.lineage != now.lineage || seen.versions[tuf.RoleRoot] != now.docs[tuf.RoleRoot].Version {
+		return "" // with keys that are new to it, versions begin again (attacks.md F12)
 	}
 	dated := func(snapshot []byte, version int64) {
 		a.add(tuf.RoleSnapshot, snapshot)
@@ -55,46 +55,57 @@ func (t *thief) lie(a *archive, m *machine, gun tuf.GUN, rnd *rand.Rand) string 
 			tuftest.At(o, "meta")["snapshot"] = tuftest.Describe(snapshot)
 		}, timestamp))
 	}
-	for _, i := range rnd.Perm(3) {
-		role := []tuf.RoleName{tuf.RoleTimestamp, tuf.RoleSnapshot, tuf.RoleTargets}[i]
-		if role == tuf.RoleTimestamp {
-			if seen.versions[role] == now.docs[role].Version {
-				dated(now.files[tuf.RoleSnapshot], seen.versions[role])
-				return "another timestamp of a version"
+	order := []string{"old targets in a new snapshot", "an old snapshot with a new date", "a snapshot of a lower version"}
+	rnd.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	if another := "another timestamp of a version"; rnd.IntN(4) == 0 {
+		order = append([]string{another}, order...)
+	} else {
+		order = append(order, another)
+	}
+	for _, said := range order {
+		version := seen.versions[tuf.RoleTimestamp]
+		switch said {
+		case "another timestamp of a version":
+			if version == now.docs[tuf.RoleTimestamp].Version {
+				dated(now.files[tuf.RoleSnapshot], version)
+				return said
 			}
-			continue
-		}
-		// A state under the same root, from before what m has seen.
-		older := slices.DeleteFunc(slices.Clone(r.history), func(p *published) bool {
-			return p.sums[tuf.RoleRoot] != now.sums[tuf.RoleRoot] || p.docs[role].Version >= seen.versions[role] || p.docs[tuf.RoleSnapshot].Expires.Before(m.clock())
-		})
-		if same := slices.DeleteFunc(slices.Clone(older), func(p *published) bool {
-			return p.sums[tuf.RoleTargets] != now.sums[tuf.RoleTargets] || p.sums[tuf.RoleReleases] != now.sums[tuf.RoleReleases]
-		}); role == tuf.RoleSnapshot && len(same) > 0 {
-			older = same // whose age only their own version tells
-		}
-		if len(older) == 0 {
-			continue
-		}
-		old, said := pick(rnd, older), "an old snapshot with a new date"
-		snapshot := old.files[tuf.RoleSnapshot]
-		if role == tuf.RoleTargets {
+		case "a snapshot of a lower version":
 			key, ok := t.online(gun, tuf.RoleSnapshot)
-			if !ok {
-				continue
+			if lower := seen.versions[tuf.RoleSnapshot] - 1; ok && lower > 0 {
+				dated(reseal(w, now.files[tuf.RoleSnapshot], func(o tuftest.Object) { o["version"] = lower }, key), version+1)
+				return said
 			}
-			said = "old targets in a new snapshot"
-			snapshot = reseal(w, snapshot, func(o tuftest.Object) { o["version"] = seen.versions[tuf.RoleSnapshot] + 1 }, key)
-		}
-		for name, raw := range old.files {
-			if name.HoldsTargets() {
-				a.add(name, raw)
+		case "an old snapshot with a new date":
+			if old := t.older(m, gun, tuf.RoleSnapshot, rnd); old != nil {
+				dated(old.files[tuf.RoleSnapshot], version+1)
+				a.addTargets(old)
+				return said
+			}
+		case "old targets in a new snapshot":
+			key, ok := t.online(gun, tuf.RoleSnapshot)
+			if old := t.older(m, gun, tuf.RoleTargets, rnd); ok && old != nil {
+				next := seen.versions[tuf.RoleSnapshot] + 1
+				dated(reseal(w, old.files[tuf.RoleSnapshot], func(o tuftest.Object) { o["version"] = next }, key), version+1)
+				a.addTargets(old)
+				return said
 			}
 		}
-		dated(snapshot, seen.versions[tuf.RoleTimestamp]+1)
-		return said
 	}
 	return ""
+}
+
+// older is a state under the same root, from before what m has seen of a role,
+// nil if there is none.
+func (t *thief) older(m *machine, gun tuf.GUN, role tuf.RoleName, rnd *rand.Rand) *published {
+	r := t.w.oracle.repos[gun]
+	all := slices.DeleteFunc(slices.Clone(r.history), func(p *published) bool {
+		return p.sums[tuf.RoleRoot] != r.now.sums[tuf.RoleRoot] || p.docs[role].Version >= m.seen[gun].versions[role] || p.docs[tuf.RoleSnapshot].Expires.Before(m.clock())
+	})
+	if len(all) == 0 {
+		return nil
+	}
+	return pick(rnd, all)
 }
 
 // doLie shows a machine what the thief made with the keys that the server needs.
@@ -103,7 +114,7 @@ func (w *world) doLie(rnd *rand.Rand) {
 	if m == nil || m.seen[gun] == nil {
 		return
 	}
-	_ = w.read(m, rnd, gun, "read", nil) // so that there is more that is older
+	_ = w.read(m, rnd, gun, "read", nil) // so that more is older than what it knows
 	a := archiveOf(w.oracle.repos[gun].history)
 	said := w.thief.lie(a, m, gun, rnd)
 	if said == "" {

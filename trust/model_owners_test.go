@@ -20,7 +20,7 @@ func (w *world) doRotate(rnd *rand.Rand) {
 	role := pick(rnd, []tuf.RoleName{tuf.RoleRoot, tuf.RoleTargets, tuf.RoleSnapshot, tuf.RoleTimestamp})
 	gun := w.gunOf(rnd)
 	toServer := role == tuf.RoleTimestamp || role == tuf.RoleSnapshot && rnd.IntN(2) == 0
-	if err := w.rotate(m, rnd, gun, role, toServer); err == nil && role == tuf.RoleRoot && rnd.IntN(2) == 0 {
+	if err := w.rotate(m, rnd, gun, role, toServer); err == nil && role == tuf.RoleRoot && rnd.IntN(4) > 0 {
 		_ = w.rotate(m, rnd, gun, role, false) // consumers have two roots to catch up with
 	}
 }
