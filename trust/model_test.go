@@ -302,6 +302,13 @@ func (w *world) cured(m *machine, gun tuf.GUN, do func() error) error {
 		case m.keys == w.owners && w.oracle.repos[gun].lost && errors.Is(err, tuf.ErrRollback):
 			w.must(m.dir.Forget(gun)) // the owner knows what was lost
 			delete(m.seen, gun)
+		case m.keys == w.owners && errors.Is(err, tuf.ErrExpired):
+			// A snapshot of the owner's was dated and not committed: the server
+			// cannot date the one before it again.
+			w.must(w.try(m, rand.New(rand.NewPCG(1, 3)), gun, "have the server sign anew", content{}, nil, func(r *trust.Repository) error {
+				_, err := r.Move(context.Background())
+				return err
+			}))
 		default:
 			return err
 		}

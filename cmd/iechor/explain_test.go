@@ -87,6 +87,7 @@ func spokenErrors() []spoken {
 		{"tuf.ErrMalformed (of a change)", &tuf.Malformed{Reason: "a name with a control character"}},
 		{"tuf.ErrUnsigned", role("timestamp", &tuf.Shortage{Have: 0, Need: 1})},
 		{"tuf.ErrExpired", role("targets", &tuf.Expired{At: at})},
+		{"tuf.ErrExpired (timestamp)", role("timestamp", &tuf.Expired{At: at})},
 		{"tuf.ErrRollback", role("targets", &tuf.Rollback{Offered: 1, Seen: 2})},
 		{"tuf.ErrRollback (hidden)", role("targets/releases", &tuf.Rollback{Seen: 2})},
 		{"tuf.ErrMismatch", role("targets", &tuf.Mismatch{Algorithm: "sha256", Want: digest[:]})},

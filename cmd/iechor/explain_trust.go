@@ -164,8 +164,12 @@ func explainRefusedMetadata(err error, c subject) (answer, bool) {
 		if e := new(tuf.Expired); errors.As(err, &e) {
 			reason = e.Error()
 		}
+		renew := "iechor trust renew " + c.gun
+		if name == string(tuf.RoleTimestamp) { // where the snapshot is the owner's, the server may not be able to
+			renew = "iechor trust key rotate " + c.gun + " server, if " + c.server + " does not"
+		}
 		return exactly(exitUntrusted, "Error: remote repository "+c.gun+" out-of-date: "+name+" "+reason,
-			"nobody has renewed it, or you are being shown an old state: ask the owners of "+c.gun+", who renew it with: iechor trust renew "+c.gun+"; see also that the clock of this machine is right")
+			"nobody has renewed it, or you are being shown an old state: ask the owners of "+c.gun+", who renew it with: "+renew+"; see also that the clock of this machine is right")
 	case errors.Is(err, tuf.ErrRoot), errors.Is(err, tuf.ErrPin):
 		return mismatched(err.Error(), ask)
 	case errors.Is(err, tuf.ErrIncomplete):
