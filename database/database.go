@@ -244,7 +244,7 @@ func (d *DB) rerun(ctx context.Context, run func() error) error {
 			return &unavailable{err}
 		case again && attempt >= maxAttempts:
 			return &busy{attempts: attempt, err: err}
-		case !gone:
+		case err == nil, !gone && ctx.Err() == nil: // the database has answered
 			d.away.Store(0)
 		}
 		if !gone && !again {

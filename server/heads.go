@@ -78,7 +78,7 @@ type heads struct {
 	load flight
 
 	polled atomic.Int64 // when poll last succeeded, in Unix nanoseconds; 0: never
-	away   atomic.Bool  // the last poll found the store unavailable
+	away   atomic.Bool  // the last poll found the store unavailable, or had no answer in time
 
 	mu   sync.RWMutex
 	seen int64                 // guarded by mu: the last Seq that poll was told
@@ -290,7 +290,7 @@ func (h *heads) poll(ctx context.Context) error {
 		// What is committed after this moment is not promised to be known.
 		at := h.s.c.Now().UnixNano()
 		news, err := h.ask(ctx, after, page)
-		h.away.Store(errors.Is(err, storage.ErrUnavailable))
+		h.away.Store(errors.Is(err, storage.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded))
 		if err != nil {
 			return fmt.Errorf("read what was committed: %w", err)
 		}

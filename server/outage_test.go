@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -73,6 +74,27 @@ func TestStoreIsAway(t *testing.T) {
 	if e := w.upload(t, app, files...); e != nil {
 		t.Errorf("publish when the store is back = %v", e)
 	}
+}
+
+// A store that takes questions and says nothing, which is what a database that
+// is stopped looks like, is as good as away.
+func TestStoreHangs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.MaxAge.Current = time.Minute })
+	newPublisher(t, w, app).init(t, tag("1"))
+	if err := w.heads.poll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.store.Inject(storagetest.Fault{Method: "Heads", Err: context.DeadlineExceeded})
+	w.store.Inject(storagetest.Fault{Method: "Current", Err: context.DeadlineExceeded})
+	w.clock.pass(2 * staleAfter)
+	if err := w.heads.poll(t.Context()); err == nil {
+		t.Fatal("poll of a store that hangs = nil")
+	}
+	if r := w.get(current(app, tuf.RoleTimestamp)); r.Code != http.StatusOK {
+		t.Errorf("GET = %d %s, want what is in memory", r.Code, r.Body)
+	}
+	w.store.Heal()
 }
 
 // A server that may not be cached at all serves nothing that it cannot ask for.

@@ -21,6 +21,7 @@ type ring struct {
 	// each is asked for by itself.
 	next *api.Successor
 	made *tuf.Signature // of next
+	away error          // why the signer did not answer, which is not asked a second time then
 	// snapshots are those that a new timestamp may name.
 	snapshots [][]byte
 	payload   []byte          // of the snapshot that is being signed
@@ -33,7 +34,7 @@ type ring struct {
 func (s *Server) newRing(ctx context.Context, d *tuf.Draft, b *base, uploaded []byte, o tuf.SignOptions, together bool) *ring {
 	r := &ring{s: s, base: b}
 	if together {
-		r.next = s.successor(ctx, d, b, o)
+		r.next, r.away = s.successor(ctx, d, b, o)
 	}
 	for _, raw := range [][]byte{uploaded, b.linked} {
 		if raw != nil {
@@ -50,25 +51,29 @@ const apart = 10 * time.Minute
 // successor describes the timestamp that follows a snapshot of d, if it will be
 // known from the snapshot alone: signed with one key that the signer holds, over
 // a snapshot that is signed with one. Nil says that it will not.
-func (s *Server) successor(ctx context.Context, d *tuf.Draft, b *base, o tuf.SignOptions) *api.Successor {
+func (s *Server) successor(ctx context.Context, d *tuf.Draft, b *base, o tuf.SignOptions) (*api.Successor, error) {
 	if now := o.Now.Unix(); now < s.apart.Load() {
-		return nil
+		return nil, nil
 	}
 	next := &api.Successor{Version: d.NextVersion(tuf.RoleTimestamp, o), Expires: o.Now.Add(s.c.Lifetimes.Timestamp)}
 	for _, name := range [...]tuf.RoleName{tuf.RoleSnapshot, tuf.RoleTimestamp} {
 		role, ok := d.Role(name)
 		if !ok || len(role.Keys) != 1 {
-			return nil
+			return nil, nil
 		}
 		next.Key = role.Keys[0].CanonicalID()
 		if string(next.Key) != string(role.Keys[0].ID) {
-			return nil // the signer knows it by another id than the file has
+			return nil, nil // the signer knows it by another id than the file has
 		}
 	}
-	if held, err := s.holds(ctx, b.state, b.gun, tuf.RoleTimestamp, next.Key); !held || err != nil {
-		return nil // the one who asks for the signature says why
+	held, err := s.holds(ctx, b.state, b.gun, tuf.RoleTimestamp, next.Key)
+	switch {
+	case errors.Is(err, api.ErrUnavailable):
+		return nil, err
+	case !held || err != nil:
+		return nil, nil // the one who asks for the signature says why
 	}
-	return next
+	return next, nil
 }
 
 // Signer implements [tuf.Ring].
@@ -76,7 +81,10 @@ func (r *ring) Signer(ctx context.Context, gun tuf.GUN, role tuf.RoleName, key t
 	if role != tuf.RoleSnapshot && role != tuf.RoleTimestamp {
 		return nil, tuf.ErrNoKey
 	}
-	held, err := r.s.holds(ctx, r.base.state, gun, role, key.CanonicalID())
+	held, err := false, r.away
+	if err == nil {
+		held, err = r.s.holds(ctx, r.base.state, gun, role, key.CanonicalID())
+	}
 	if err != nil {
 		r.s.counters.signed.Add(string(role), outcome(err)) // it is not asked to sign then
 		return nil, fmt.Errorf("ask the signer for key %s: %w", key.CanonicalID(), err)

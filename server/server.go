@@ -89,7 +89,7 @@ type Limits struct {
 	CacheBytes int64         // small files kept in memory, beside the timestamps; 4 MiB
 	LargeBytes int64         // files above 64 KiB kept in memory; 256 MiB
 	Heads      int           // repositories kept in memory, with their timestamps; 50,000
-	Publish    time.Duration // one upload, from its last byte to the answer; 60 s
+	Publish    time.Duration // one upload, from its last byte to the answer; 50 s, while clients wait for 60
 }
 
 // A Config says what a server is made of.
@@ -205,7 +205,7 @@ func New(c Config) (*Server, error) {
 	orDefault(&c.Limits.CacheBytes, 4<<20)
 	orDefault(&c.Limits.LargeBytes, 256<<20)
 	orDefault(&c.Limits.Heads, 50_000)
-	orDefault(&c.Limits.Publish, time.Minute)
+	orDefault(&c.Limits.Publish, 50*time.Second)
 	if c.Lifetimes.Snapshot < time.Minute || c.Lifetimes.Timestamp < time.Minute {
 		return nil, errors.New("snapshots and timestamps must live for a minute at least")
 	}

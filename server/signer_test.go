@@ -173,6 +173,36 @@ func (k askedKeys) Holds(ctx context.Context, gun tuf.GUN, role tuf.RoleName, id
 	return k.Keys.Holds(ctx, gun, role, id)
 }
 
+// awayKeys are keys of a signer that does not answer, and count how often it
+// was asked.
+type awayKeys struct {
+	Keys
+	n *int
+}
+
+func (k awayKeys) Holds(context.Context, tuf.GUN, tuf.RoleName, tuf.CanonicalID) (bool, error) {
+	*k.n++
+	return false, fmt.Errorf("ask: %w", api.ErrUnavailable)
+}
+
+// A signer that does not answer is asked once: who waits for the publish waits
+// for no second answer.
+func TestSignerAwayIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.keys.both = true
+	p := newPublisher(t, w, "registry.example/app")
+	p.init(t, tag("one"))
+	asked := 0
+	real := w.keys.Keys
+	w.keys.Keys = awayKeys{real, &asked}
+	if e := p.clone().try(t, tag("two")); e == nil || e.Status != http.StatusServiceUnavailable || asked != 1 {
+		t.Errorf("publish = %v after the signer was asked %d times, want 503 after one", e, asked)
+	}
+	w.keys.Keys = real
+	p.publish(t, tag("two"))
+}
+
 // The signer is asked once whether it holds the keys of a repository: again if
 // it turns out that it does not, and again in the repository's next life.
 func TestHoldsIsAskedOnce(t *testing.T) {

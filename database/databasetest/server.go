@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/database/drivers"
@@ -120,4 +121,29 @@ func (s *Server) scan(query string, to any) error {
 	defer cancel()
 	err = db.QueryRowContext(ctx, query).Scan(to)
 	return errors.Join(err, db.Close())
+}
+
+// Alone starts a server for one test, with which it ends: for those that stop
+// it, which others would notice.
+func Alone(t testing.TB, d database.Dialect) *Server {
+	t.Helper()
+	if d == database.PostgreSQL {
+		needPostgres(t)
+	} else {
+		needMariaDB(t)
+	}
+	s, err := StartServer(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Pid returns the id of the server's process.
+func (s *Server) Pid() int {
+	if s.postgres != nil {
+		return s.postgres.cmd.Process.Pid
+	}
+	return s.mariadb.cmd.Process.Pid
 }

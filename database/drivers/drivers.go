@@ -225,5 +225,14 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 	return nil, errors.Join(errs...)
 }
 
+// answerLimit is how much longer than the server's own limit of a statement its
+// answer may take.
+const answerLimit = 5 * time.Second
+
+// idleLimit is how long a transaction may wait for its next statement: of a
+// process that is stopped, or died with its machine, while others wait for
+// their turn. They wait for no longer than a statement may take.
+func (a *Address) idleLimit() time.Duration { return a.StatementTimeout * 2 / 3 }
+
 // millis is d as PostgreSQL and MySQL count it.
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

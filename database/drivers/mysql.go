@@ -9,7 +9,6 @@ import (
 	"log"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -32,7 +31,7 @@ func (a *Address) mysql(how access) (driver.Connector, error) {
 		c.Collation = "utf8mb4_bin"
 		if !how.unlimited {
 			// A commit that a node cannot make ends some time, too.
-			c.ReadTimeout = a.StatementTimeout + 5*time.Second
+			c.ReadTimeout = a.StatementTimeout + answerLimit
 		}
 		if network == "tcp" {
 			host, _, err := net.SplitHostPort(at)
@@ -120,7 +119,7 @@ func (s *session) prepare(ctx context.Context, conn driver.Conn) error {
 		set = append(set, fmt.Sprintf("innodb_lock_wait_timeout = %d", max(1, seconds/3)), fmt.Sprintf("lock_wait_timeout = %d", seconds))
 		limit("max_statement_time", fmt.Sprint(s.a.StatementTimeout.Seconds()))
 		limit("max_execution_time", millis(s.a.StatementTimeout))
-		limit("idle_transaction_timeout", "60") // of a process that died with its machine
+		limit("idle_transaction_timeout", fmt.Sprint(max(1, int(s.a.idleLimit().Seconds()))))
 	}
 	if has["wsrep_on"] == "ON" {
 		limit("wsrep_sync_wait", "1") // what was acknowledged by another node is seen

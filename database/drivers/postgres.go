@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"net"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,7 +28,7 @@ func (a *Address) postgres(how access) (driver.Connector, error) {
 		"application_name":                    "iechor-trustd",
 		"client_encoding":                     "UTF8",
 		"standard_conforming_strings":         "on",
-		"idle_in_transaction_session_timeout": "60000", // of a process that died with its machine
+		"idle_in_transaction_session_timeout": "60000", // of a process that died with its machine, or is stopped
 		"default_transaction_read_only":       "off",
 	}
 	if how.readOnly {
@@ -34,6 +36,15 @@ func (a *Address) postgres(how access) (driver.Connector, error) {
 	}
 	if !how.unlimited {
 		c.RuntimeParams["statement_timeout"] = millis(a.StatementTimeout)
+		c.RuntimeParams["idle_in_transaction_session_timeout"] = millis(a.idleLimit())
+		dial := c.DialFunc
+		c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &impatient{Conn: conn, limit: a.StatementTimeout + answerLimit}, nil
+		}
 	}
 	// One round trip a statement. To parse and plan one takes the server longer
 	// than to run it, so that it keeps those of a connection, except where a
@@ -72,5 +83,51 @@ func (a *Address) postgres(how access) (driver.Connector, error) {
 	return stdlib.GetConnector(*c, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) (err error) {
 		c.Password, err = a.password()
 		return err
+	}), stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool {
+		return false // one that is gone is noticed by the transaction, which begins again
 	})), nil
+}
+
+// An impatient connection fails when the other end takes nothing, or says
+// nothing, for as long as limit: a server that hangs keeps its connections, and
+// its own limits do not count.
+type impatient struct {
+	net.Conn
+	limit time.Duration
+
+	mu   sync.Mutex
+	told bool // guarded by mu: its user has set a deadline, which stands
+}
+
+// SetDeadline implements [net.Conn].
+func (c *impatient) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told = !t.IsZero()
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *impatient) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told {
+		return nil
+	}
+	return c.Conn.SetDeadline(time.Now().Add(c.limit))
+}
+
+// Read implements [net.Conn].
+func (c *impatient) Read(b []byte) (int, error) {
+	if err := c.begin(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+// Write implements [net.Conn].
+func (c *impatient) Write(b []byte) (int, error) {
+	if err := c.begin(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
 }
