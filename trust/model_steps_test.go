@@ -385,9 +385,12 @@ func (w *world) lookUp(m *machine, gun tuf.GUN, set *tuf.Set, tag string) {
 func (w *world) doRenew(rnd *rand.Rand) {
 	if n := w.free(rnd); n != nil {
 		w.note("server %d renews", n.id)
+		crash := w.signer.crash
+		w.signer.crash = 0 // in which order repositories are renewed is not determined
 		n.busy++
 		_ = n.Renew(context.Background()) // what it cannot do is its own business
 		n.busy--
+		w.signer.crash = crash
 	}
 }
 
