@@ -12,11 +12,18 @@ import (
 	"github.com/iechor/trust/tuf/tuftest"
 )
 
-// online returns a key of a role that the server has, if the thief has a copy.
+// online returns a key of a role that the server needs, if the thief has a copy:
+// a snapshot key that its owner keeps is always online, too.
 func (t *thief) online(gun tuf.GUN, name tuf.RoleName) (tuf.Signer, bool) {
 	role, _ := t.w.role(gun, name)
 	for _, k := range role.Keys {
-		if s, ok := t.w.signer.copies[k.CanonicalID()]; ok {
+		s, ok := t.w.signer.copies[k.CanonicalID()]
+		if !ok && name == tuf.RoleSnapshot {
+			var err error
+			s, err = t.w.owners.Memory.Open(context.Background(), k.CanonicalID())
+			ok = err == nil
+		}
+		if ok {
 			s, err := tuf.As(k.PublicKey, s)
 			t.w.must(err)
 			return s, true

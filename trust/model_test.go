@@ -246,15 +246,21 @@ func (w *world) alive(rnd *rand.Rand, gun tuf.GUN) bool {
 			return false
 		}
 	}
-	publishes := 1
-	if r.lost { // until the versions that were lost are passed
+	publishes, lost := 1, r.lost
+	if lost { // until the versions that were lost are passed
 		publishes = 8
 	}
 	for range publishes {
 		t, v := w.target(tuf.RoleTargets, "1")
 		err := w.cured(ann, gun, func() error {
 			return w.try(ann, rnd, gun, "publish at the end", content{"targets:1": v}, nil, func(r *trust.Repository) error {
-				_, err := r.AllowLapsed().Publish(context.Background(), func(*tuf.Set) ([]tuf.Change, error) { return []tuf.Change{tuf.AddTarget{Target: t}}, nil })
+				_, err := r.AllowLapsed().Publish(context.Background(), func(set *tuf.Set) ([]tuf.Change, error) {
+					changes := []tuf.Change{tuf.AddTarget{Target: t}}
+					if _, there := set.File(tuf.RoleReleases); there && lost {
+						changes = append(changes, tuf.Resign{Role: tuf.RoleReleases})
+					}
+					return changes, nil
+				})
 				return err
 			})
 		})

@@ -370,7 +370,7 @@ type signingService struct {
 	made      map[tuf.CanonicalID]int // the incarnation in which a key was made
 	forgotten map[tuf.GUN]int
 	asked     int                            // for keys
-	copies    map[tuf.CanonicalID]tuf.Signer // of two keys in three, which a thief has, too
+	copies    map[tuf.CanonicalID]tuf.Signer // of four keys in five, which a thief has, too
 }
 
 func (v *signingService) clock() time.Time { return v.w.now.Add(v.skew) }
@@ -403,7 +403,7 @@ func (v *signingService) create(ctx context.Context, t tuf.KeyType, role tuf.Rol
 	if err := v.reachable(); err != nil {
 		return tuf.PublicKey{}, err
 	}
-	if v.asked++; v.asked%3 != 0 {
+	if v.asked++; v.asked%5 != 0 {
 		v.bring(ctx, role, gun)
 	}
 	key, err := v.service.CreateKey(ctx, t, role, gun)
