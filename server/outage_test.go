@@ -97,6 +97,14 @@ func TestStoreHangs(t *testing.T) {
 	w.store.Heal()
 }
 
+// Clients wait for a minute. A publish that cannot be done is answered before.
+func TestPublishIsAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	if w := newWorld(t, nil); w.c.Limits.Publish > 50*time.Second {
+		t.Errorf("a publish may take %v", w.c.Limits.Publish)
+	}
+}
+
 // A server that may not be cached at all serves nothing that it cannot ask for.
 func TestStoreIsAwayWithoutCaches(t *testing.T) {
 	t.Parallel()
