@@ -375,7 +375,7 @@ func (w *world) doInsider(rnd *rand.Rand) {
 		signers = append(signers, s)
 	}
 	d := now.docs[tuf.RoleReleases]
-	version := d.Version + pick(rnd, []int64{0, 1}) // 0: another file of a version that is published
+	version := d.Version + pick(rnd, []int64{0, 1, 1}) // 0: another file of a version that is published
 	_, v := w.target(tuf.RoleReleases, "1")
 	sum, err := base64.StdEncoding.DecodeString(v)
 	w.must(err)

@@ -50,7 +50,7 @@ var steps = []struct {
 	{"lie", 18, (*world).doLie},
 	{"burglar", 8, (*world).doBurglar},
 	{"thief", 8, (*world).doThief},
-	{"insider", 8, (*world).doInsider},
+	{"insider", 12, (*world).doInsider},
 	{"rotate", 8, (*world).doRotate},
 	{"delegate", 8, (*world).doDelegate},
 	{"delete", 2, (*world).doDelete},
@@ -400,6 +400,12 @@ func (w *world) doFollow(rnd *rand.Rand) {
 		return
 	}
 	w.follows(n, rnd)
+	if rnd.IntN(2) == 0 { // a tenth of a second later, and what the other one did meanwhile
+		n.busy++
+		pick(rnd, []func(*world, *rand.Rand){(*world).doPublish, (*world).doPublish, (*world).doPublish, (*world).doPublish, (*world).doDelete})(w, rnd)
+		n.busy--
+		w.follows(n, rnd)
+	}
 }
 
 func (w *world) follows(n *instance, rnd *rand.Rand) {
@@ -416,8 +422,11 @@ func (w *world) follows(n *instance, rnd *rand.Rand) {
 	}
 	n.followed = at
 	for _, gun := range guns {
-		if now := w.oracle.repos[gun].now; now != nil {
-			n.knows[gun] = max(n.knows[gun], now.seq)
+		switch r := w.oracle.repos[gun]; {
+		case r.now != nil:
+			n.knows[gun] = max(n.knows[gun], r.now.seq)
+		case !r.lost && len(r.history) > 0: // that it was deleted
+			n.knows[gun] = max(n.knows[gun], r.history[len(r.history)-1].seq+1)
 		}
 	}
 }
@@ -460,13 +469,24 @@ func (w *world) doTime(rnd *rand.Rand) {
 }
 
 func (w *world) doClock(rnd *rand.Rand) {
-	d := pick(rnd, []time.Duration{0, 0, 0, 0, 0, 0, 0, time.Hour, -time.Hour, 3 * day, -3 * day, 400 * day, -400 * day, 5 * year, -5 * year})
+	d := pick(rnd, []time.Duration{0, 0, 0, 0, 0, 0, 0, time.Hour, -time.Hour, 3 * day, -3 * day, 400 * day, -400 * day, 5 * year, -5 * year, -3 * day, -3 * day})
 	switch i := rnd.IntN(len(w.machines) + 4); {
 	case i < len(w.machines):
-		w.machines[i].skew = d
-		w.note("the clock of %s is off by %v", w.machines[i].name, d)
-		if m := w.machines[i]; !m.busy && rnd.IntN(2) == 0 {
-			_ = w.read(m, rnd, w.gunOf(rnd), "read", nil)
+		m, look := w.machines[i], rnd.IntN(2) == 0
+		if look && d < 0 {
+			_ = w.read(m, rnd, guns[0], "read", nil) // so that it knows what time it was
+			_ = w.read(m, rnd, guns[1], "read", nil)
+		}
+		m.skew = d
+		w.note("the clock of %s is off by %v", m.name, d)
+		if look {
+			for _, gun := range guns {
+				_ = w.read(m, rnd, gun, "read", nil)
+			}
+			if rnd.IntN(4) > 0 {
+				m.skew = 0
+				w.note("the clock of %s is right again", m.name)
+			}
 		}
 	case i < len(w.machines)+len(w.instances):
 		n := w.instances[i-len(w.machines)]
