@@ -422,6 +422,7 @@ func (w *world) follows(n *instance, rnd *rand.Rand) {
 	}
 	n.followed = at
 	for _, gun := range guns {
+		w.oracle.store(gun)
 		switch r := w.oracle.repos[gun]; {
 		case r.now != nil:
 			n.knows[gun] = max(n.knows[gun], r.now.seq)
