@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type process struct {
 	name  string
 	lives atomic.Int64 // how often it was started
 	pid   atomic.Int64
+	past  atomic.Int64 // CPU time of earlier lives, in nanoseconds
 	done  chan struct{} // closed when it will not be started again
 	err   error         // set before done is closed: why it is not
 }
@@ -52,6 +54,7 @@ func start(ctx context.Context, running *sync.WaitGroup, log string, env []strin
 				p.pid.Store(int64(c.Process.Pid))
 				p.lives.Add(1)
 				err = c.Wait()
+				p.past.Add(int64(c.ProcessState.UserTime() + c.ProcessState.SystemTime()))
 			}
 			if ctx.Err() != nil {
 				p.err = ctx.Err()
@@ -116,14 +119,14 @@ func tail(log string) string {
 
 var errNoCPU = errors.New("this system does not tell how much CPU time a process used")
 
-// cpu returns the CPU time that the process has used. Threads that have ended
-// are not in it; the programs measured here keep theirs.
+// cpu returns the CPU time that the process has used, in all its lives. Threads
+// that have ended are not in it; the programs measured here keep theirs.
 func (p *process) cpu() (time.Duration, error) {
 	files, err := filepath.Glob(filepath.Join("/proc", strconv.FormatInt(p.pid.Load(), 10), "task", "*", "schedstat"))
 	if err != nil || len(files) == 0 {
 		return 0, errNoCPU
 	}
-	var sum time.Duration
+	sum := time.Duration(p.past.Load())
 	for _, name := range files {
 		raw, err := os.ReadFile(name)
 		if errors.Is(err, os.ErrNotExist) {
@@ -137,4 +140,39 @@ func (p *process) cpu() (time.Duration, error) {
 		sum += time.Duration(n)
 	}
 	return sum, nil
+}
+
+// familyCPU returns the CPU time that a process and its children have used, in
+// steps of 10 ms: those that run, and those that it has waited for.
+func familyCPU(pid int) (time.Duration, error) {
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(all) == 0 {
+		return 0, errNoCPU
+	}
+	const ppid, used, waited, end = 1, 11, 13, 15 // fields behind the name
+	var ticks int64
+	for _, name := range all {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			continue // it ended just now
+		}
+		fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+		is := name == filepath.Join("/proc", strconv.Itoa(pid), "stat")
+		switch {
+		case len(fields) < end || !is && fields[ppid] != strconv.Itoa(pid):
+			continue
+		case is:
+			fields = fields[used:end]
+		default:
+			fields = fields[used:waited]
+		}
+		for _, f := range fields {
+			n, err := strconv.ParseInt(f, 10, 64)
+			if err != nil {
+				return 0, errNoCPU
+			}
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }

@@ -34,7 +34,7 @@ func (s *stage) rows() []*row { return newRows(s.o) }
 
 func newRows(o options) []*row {
 	large, larger, largest := thousands(int64(o.tags)), thousands(2*int64(o.tags)), thousands(10*int64(o.tags))
-	const server, both = "server, each", "client and server"
+	const server, all, both = "server, each", "services and database, each", "client and server"
 	const timestamp, root, targets = "GET timestamp.json", "GET root.json", "GET targets.SHA256.json"
 	publishing := fmt.Sprintf("publishes to %d repositories, %d clients", o.repositories/50, publishers)
 	pushed := "bytes stored by a push of one tag to " + larger
@@ -56,12 +56,12 @@ func newRows(o options) []*row {
 		{key: "warm", name: "requests of a verify, warm", unit: requests, most: 1, run: verify(true)},
 		{key: "crowd", name: "memory of a server, " + thousands(int64(o.repositories)) + " repositories read", unit: mebibytes, most: 64 << 20, alone: true, run: memory},
 
-		{key: "dbtimestamp", name: timestamp, database: true, unit: perSecond, target: 10, cpu: server, run: get(tuf.RoleTimestamp, false, false)},
-		{key: "dbroot", name: root, database: true, unit: perSecond, target: 8, cpu: server, run: get(tuf.RoleRoot, false, false)},
-		{key: "dbtargets", name: targets, database: true, unit: perSecond, target: 8, cpu: server, run: get(tuf.RoleTargets, true, false)},
-		{key: "dbpublish", name: publishing, database: true, unit: perSecond, target: 3, cpu: server, survives: true, run: sustained(false)},
-		{key: "twotimestamp", name: "two servers: " + timestamp, database: true, alone: true, unit: perSecond, cpu: server, run: get(tuf.RoleTimestamp, false, true)},
-		{key: "twopublish", name: "two servers: " + publishing, database: true, alone: true, unit: perSecond, cpu: server, run: sustained(true)},
+		{key: "dbtimestamp", name: timestamp, database: true, unit: perSecond, target: 10, cpu: all, run: get(tuf.RoleTimestamp, false, false)},
+		{key: "dbroot", name: root, database: true, unit: perSecond, target: 8, cpu: all, run: get(tuf.RoleRoot, false, false)},
+		{key: "dbtargets", name: targets, database: true, unit: perSecond, target: 8, cpu: all, run: get(tuf.RoleTargets, true, false)},
+		{key: "dbpublish", name: publishing, database: true, unit: perSecond, target: 3, cpu: all, survives: true, run: sustained(false)},
+		{key: "twotimestamp", name: "two servers: " + timestamp, database: true, alone: true, unit: perSecond, cpu: all, run: get(tuf.RoleTimestamp, false, true)},
+		{key: "twopublish", name: "two servers: " + publishing, database: true, alone: true, unit: perSecond, cpu: all, run: sustained(true)},
 		{key: "seen", name: "seen through the other server, by the publisher", database: true, alone: true, unit: seconds, most: 0.1, run: visible(false)},
 		{key: "seenall", name: "seen through the other server, by everybody", database: true, alone: true, unit: seconds, most: 1, run: visible(true)},
 		{key: "growth", name: pushed + ", at once", database: true, once: true, survives: true, unit: kilobytes, run: growth(false)},
@@ -127,9 +127,21 @@ func (s *stage) restarted(ctx context.Context, p *peer, lives int64) bool {
 	return s.ready(ctx, p) == nil && p.lives() != lives
 }
 
-// cpu returns the CPU time that the services of p have used, or false.
+// cpu returns the CPU time that the services of p, those of a second server, and
+// their database have used, or false.
 func (p *peer) cpu() (sum time.Duration, ok bool) {
-	for _, s := range p.processes {
+	if p.db != nil {
+		d, err := familyCPU(p.db.PID())
+		if err != nil {
+			return 0, false
+		}
+		sum += d
+	}
+	services := p.processes
+	if p.second != nil {
+		services = append(slices.Clone(services), p.second.processes...)
+	}
+	for _, s := range services {
 		d, err := s.cpu()
 		if err != nil {
 			return 0, false

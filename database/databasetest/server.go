@@ -65,6 +65,15 @@ func (s *Server) Close() {
 	}
 }
 
+// PID returns the process id of the server, whose children serve connections
+// where it is PostgreSQL.
+func (s *Server) PID() int {
+	if s.postgres != nil {
+		return s.postgres.process.cmd.Process.Pid
+	}
+	return s.mariadb.process.cmd.Process.Pid
+}
+
 // Fresh makes an empty database and returns its storage setting.
 func (s *Server) Fresh() (setting string, err error) {
 	s.number++
