@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,9 @@ type Rows struct {
 	Set []string
 	// Keep passes over new rows whose key is there already.
 	Keep bool
+	// Replace are those columns of a new row that are written where its key, the
+	// columns of Key, is there already. Empty: then that is an error.
+	Key, Replace []string
 	// Values are those of By, then those of Set, for each row: int64, string
 	// or []byte, in a column always the same.
 	Values [][]any
@@ -71,9 +75,7 @@ func (t *Tx) writeTogether(ctx context.Context, all []Rows) error {
 		var text string
 		if len(r.By) == 0 {
 			text = "INSERT INTO " + r.Table + " (" + strings.Join(columns, ", ") + ") SELECT * FROM " + from
-			if r.Keep {
-				text += " ON CONFLICT DO NOTHING"
-			}
+			text += r.onConflict()
 		} else {
 			text = "UPDATE " + r.Table + " AS r SET " + pairs(r.Set, "%s = v.%s", names[len(r.By):], ", ") +
 				" FROM " + from + " AS v (" + strings.Join(names, ", ") + ") WHERE " + pairs(r.By, "r.%s = v.%s", names, " AND ")
@@ -172,10 +174,21 @@ func (r Rows) statement(d Dialect, rows [][]any) (query string, args []any) {
 		switch {
 		case r.Keep && d == MySQL: // IGNORE would pass over other errors as well
 			query += " ON DUPLICATE KEY UPDATE " + r.Set[0] + " = " + r.Table + "." + r.Set[0]
-		case r.Keep:
-			query += " ON CONFLICT DO NOTHING"
+		case len(r.Replace) > 0 && d == MySQL:
+			query += " ON DUPLICATE KEY UPDATE " + pairs(r.Replace, "%s = VALUES(%s)", r.Replace, ", ")
+		default:
+			query += r.onConflict()
 		}
 		return query, args
+	}
+	// What is the same for all rows needs no table of values beside it.
+	if set := rows[0][len(r.By):]; d == MySQL && alike(rows, len(r.By)) {
+		one := "(" + strings.Join(r.By, " = ? AND ") + " = ?)"
+		args = append(args[:0], set...)
+		for _, row := range rows {
+			args = append(args, row[:len(r.By)]...)
+		}
+		return "UPDATE " + r.Table + " SET " + strings.Join(r.Set, " = ?, ") + " = ? WHERE " + one + strings.Repeat(" OR "+one, len(rows)-1), args
 	}
 	names := make([]string, columns)
 	for c := range names {
@@ -187,9 +200,32 @@ func (r Rows) statement(d Dialect, rows [][]any) (query string, args []any) {
 	return query, args
 }
 
+// alike reports whether all rows are the same from a column on, none of which
+// is []byte.
+func alike(rows [][]any, from int) bool {
+	return !slices.ContainsFunc(rows, func(row []any) bool {
+		return !slices.EqualFunc(row[from:], rows[0][from:], func(a, b any) bool {
+			_, bytes := a.([]byte)
+			return !bytes && a == b
+		})
+	})
+}
+
+// onConflict says what becomes of new rows whose key is there already, where it
+// is not MySQL that is told.
+func (r Rows) onConflict() string {
+	switch {
+	case r.Keep:
+		return " ON CONFLICT DO NOTHING"
+	case len(r.Replace) > 0:
+		return " ON CONFLICT (" + strings.Join(r.Key, ", ") + ") DO UPDATE SET " + pairs(r.Replace, "%s = excluded.%s", r.Replace, ", ")
+	}
+	return ""
+}
+
 // written judges how many rows were written of those that were to be.
 func (r Rows) written(n int64, of int) error {
-	if n == int64(of) || r.Keep {
+	if n == int64(of) || r.Keep || len(r.Replace) > 0 { // MySQL counts a row that is replaced twice, or not at all
 		return nil
 	}
 	return fmt.Errorf("write %s: %w: %d of %d were", r.Table, ErrMissed, n, of)

@@ -52,6 +52,7 @@ func (s *SQL) commit(ctx context.Context, gun tuf.GUN, base *State, files []NewF
 	case err != nil:
 		return nil, err
 	}
+	s.known.put(state)
 	return state, nil
 }
 
@@ -62,6 +63,8 @@ var errRefused = errors.New("everything was refused")
 // Each of them has its state or its error if that succeeds, which is judged for
 // each of them alone: what is refused writes nothing and takes no number.
 func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
+	// One time for all, so that what they replace is one update.
+	at := slices.MaxFunc(batch, func(a, b *pending) int { return a.now.Compare(b.now) }).now
 	err := s.inTurn(ctx, func(t *database.Tx) error {
 		have, err := look(ctx, t, batch)
 		if err != nil {
@@ -82,7 +85,7 @@ func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
 				stale = append(stale, p)
 			}
 			p.state = p.after(r, seq)
-			if err := w.advance(ctx, t, p, r, seq); err != nil {
+			if err := w.advance(ctx, t, p, r, seq, at); err != nil {
 				return err
 			}
 			if e, ok := p.timestamp(); ok {

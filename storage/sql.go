@@ -49,6 +49,7 @@ type SQL struct {
 	codec   *codec
 	config  Config
 	commits *database.Group[*pending, *State]
+	known   known
 }
 
 // Database returns the database that s was opened with.
@@ -115,6 +116,20 @@ func (s *SQL) Ping(ctx context.Context) error {
 func (s *SQL) Current(ctx context.Context, gun tuf.GUN) (*State, error) {
 	if !gun.Valid() {
 		return nil, fmt.Errorf("read state of %q: %w", gun, ErrNotFound)
+	}
+	if state := s.known.get(gun); state != nil {
+		var same bool
+		err := s.db.Look(ctx, func(t *database.Tx) (err error) {
+			same, err = still(ctx, t, state)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read state of %s: %w", gun, err)
+		}
+		if same {
+			return state, nil
+		}
+		s.known.drop(state)
 	}
 	var state *State
 	err := s.db.Look(ctx, func(t *database.Tx) (err error) {

@@ -164,13 +164,14 @@ func (p *pending) timestamp() (packed, bool) {
 
 // A writing collects the rows that commits write.
 type writing struct {
-	repositories, advanced, retired, files, began, roles, changes [][]any
+	repositories, advanced, retired, files, roles, changes [][]any
 
 	contents []packed
 }
 
-// advance adds what p writes, seq being its number.
-func (w *writing) advance(ctx context.Context, t *database.Tx, p *pending, r repository, seq int64) error {
+// advance adds what p writes, seq being its number. at is when it takes the
+// place of what is there.
+func (w *writing) advance(ctx context.Context, t *database.Tx, p *pending, r repository, seq int64, at time.Time) error {
 	id, err := w.move(ctx, t, p.gun, r, seq, p.now)
 	if err != nil {
 		return fmt.Errorf("advance repository: %w", err)
@@ -180,7 +181,7 @@ func (w *writing) advance(ctx context.Context, t *database.Tx, p *pending, r rep
 			return err
 		}
 	}
-	w.put(revision{id: id, seq: seq}, r.roles, p.files, p.now, p.now)
+	w.put(revision{id: id, seq: seq}, r.roles, p.files, p.now, at)
 	return nil
 }
 
@@ -211,11 +212,7 @@ func (w *writing) put(r revision, have map[tuf.RoleName]standing, files []packed
 			w.retired = append(w.retired, []any{r.id, is.incarnation, string(f.Role), is.version, now.UnixMicro()})
 		}
 		w.files = append(w.files, []any{r.id, is.incarnation, string(f.Role), f.Version, f.digest[:], created.UnixMicro(), f.Expires.UnixMicro(), int64(0), int64(0)})
-		if known {
-			w.roles = append(w.roles, []any{r.id, string(f.Role), f.Version, f.Version})
-		} else {
-			w.began = append(w.began, []any{r.id, string(f.Role), r.seq, f.Version, f.Version})
-		}
+		w.roles = append(w.roles, []any{r.id, string(f.Role), is.incarnation, f.Version, f.Version})
 	}
 	w.contents = append(w.contents, files...)
 }
@@ -232,8 +229,8 @@ func (w *writing) write(ctx context.Context, t *database.Tx, with ...database.Ro
 		blobs,
 		database.Rows{Table: "files", By: []string{"repository", "incarnation", "role", "version"}, Set: []string{"retired"}, Values: w.retired},
 		database.Rows{Table: "files", Set: []string{"repository", "incarnation", "role", "version", "digest", "created", "expires", "retired", "packed"}, Values: w.files},
-		database.Rows{Table: "roles", Set: []string{"repository", "role", "incarnation", "version", "highest"}, Values: w.began},
-		database.Rows{Table: "roles", By: []string{"repository", "role"}, Set: []string{"version", "highest"}, Values: w.roles},
+		database.Rows{Table: "roles", Set: []string{"repository", "role", "incarnation", "version", "highest"},
+			Key: []string{"repository", "role"}, Replace: []string{"version", "highest"}, Values: w.roles},
 		database.Rows{Table: "changes", Set: []string{"id", "gun", "version", "digest", "created"}, Values: w.changes},
 	)...)
 	if errors.Is(err, database.ErrMissed) {
