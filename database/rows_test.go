@@ -75,6 +75,18 @@ func TestWrite(t *testing.T) {
 			t.Errorf("Write of a row that is there and one that is not = %v", err)
 		}
 		want[0], want[1] = want[0]+1, want[1]+5
+		replaced := one(int64(1), "a", int64(0), int64(3))
+		replaced.Key, replaced.Replace = []string{"id", "name"}, []string{"n"}
+		replaced.Values = append(replaced.Values, []any{int64(many), "a", int64(7), int64(5)}, []any{int64(many), "b", int64(0), int64(4)})
+		if err := write(replaced); err != nil {
+			t.Errorf("Write of rows that are there and one that is not = %v", err)
+		}
+		want[0], want[1] = want[0]+1, want[1]+1+4
+		alike := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(many), "a", int64(6)}, {int64(many), "b", int64(6)}}}
+		if err := write(alike); err != nil {
+			t.Errorf("Write of rows that become alike = %v", err)
+		}
+		want[1] += 1 + 2
 		gone := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(1), "a", int64(7)}, {int64(1), "b", int64(7)}}}
 		for name, c := range map[string]struct {
 			rows database.Rows

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -70,21 +71,22 @@ func TestAttackStaleMemoryIsNotBuiltOn(t *testing.T) {
 		func(s *storage.State) { s.Seq++ },
 		func(s *storage.State) { s.Incarnation++ },
 	} {
-		other := b.state(t, app)
-		if change(other); b.recalled.of(other) != nil {
+		other := *b.state(t, app)
+		if change(&other); b.recalled.of(&other) != nil {
 			t.Error("another state counts as the one that is kept")
 		}
 	}
 	// So is the same number with another file behind it, as after a database was
 	// restored.
-	state := b.state(t, app)
-	if b.recalled.of(state) == nil {
+	restored := *b.state(t, app)
+	if b.recalled.of(&restored) == nil {
 		t.Fatal("what was published is not kept")
 	}
-	e := state.Roles[tuf.RoleTargets]
+	restored.Roles = maps.Clone(restored.Roles)
+	e := restored.Roles[tuf.RoleTargets]
 	e.SHA256[0] ^= 1
-	state.Roles[tuf.RoleTargets] = e
-	if b.recalled.of(state) != nil {
+	restored.Roles[tuf.RoleTargets] = e
+	if b.recalled.of(&restored) != nil {
 		t.Error("another file counts as the one that is kept")
 	}
 }
