@@ -112,10 +112,10 @@ func (u *usage) by(d *DB, fn func(*Tx) error) func(*Tx) error {
 	}
 }
 
-// done prepares what was missed by a transaction that has ended well. It
-// returns err.
+// done prepares what was missed by a transaction, whatever else it made of what
+// it read, unless the database was the reason that it failed. It returns err.
 func (u *usage) done(ctx context.Context, d *DB, err error) error {
-	if err == nil {
+	if ctx.Err() == nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrUncertain) {
 		d.statements.prepare(ctx, u.missed)
 	}
 	return err

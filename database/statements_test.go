@@ -49,7 +49,15 @@ func TestStatementsAreKept(t *testing.T) {
 	if n := count(t, d); n != 3 {
 		t.Errorf("n = %d, want 3", n)
 	}
-	// A statement that fails is not kept, and fails alike each time.
+	// What a transaction makes of what it read says nothing about its statements.
+	none := errors.New("there is none")
+	if err := d.View(ctx, func(tx *Tx) error {
+		var n int
+		return errors.Join(none, tx.QueryRow(ctx, "SELECT n FROM counter WHERE id = 7 - ?", 6).Scan(&n))
+	}); !errors.Is(err, none) || d.statements.get("SELECT n FROM counter WHERE id = 7 - ?") == nil {
+		t.Errorf("View = %v, and its statement is kept: %q", err, d.statements.texts())
+	}
+	// A statement that fails does so each time.
 	for range 2 {
 		err := d.Update(ctx, func(tx *Tx) error {
 			_, err := tx.Exec(ctx, "INSERT INTO counter VALUES (1, 5)")
