@@ -46,7 +46,7 @@ func TestKnownState(t *testing.T) {
 			next(other, base)
 		},
 		"another number":      run("UPDATE repositories SET seq = seq + 1"),
-		"another incarnation": run("UPDATE repositories SET incarnation = incarnation - 1, id = id"),
+		"another incarnation": run("UPDATE repositories SET incarnation = incarnation + 1"),
 		"a mirror":            run("UPDATE repositories SET mirror = 'https://elsewhere.example'"),
 		"another timestamp behind the same number": run(`UPDATE files SET digest = (SELECT digest FROM files WHERE role = 'root' LIMIT 1)
 			WHERE role = 'timestamp' AND retired = 0`),
