@@ -131,7 +131,7 @@ func (s *stage) restarted(ctx context.Context, p *peer, lives int64) bool {
 // their database have used, or false.
 func (p *peer) cpu() (sum time.Duration, ok bool) {
 	if p.db != nil {
-		d, err := familyCPU(p.db.PID())
+		d, err := familyCPU(p.db.Pid())
 		if err != nil {
 			return 0, false
 		}

@@ -65,15 +65,6 @@ func (s *Server) Close() {
 	}
 }
 
-// PID returns the process id of the server, whose children serve connections
-// where it is PostgreSQL.
-func (s *Server) PID() int {
-	if s.postgres != nil {
-		return s.postgres.process.cmd.Process.Pid
-	}
-	return s.mariadb.process.cmd.Process.Pid
-}
-
 // Fresh makes an empty database and returns its storage setting.
 func (s *Server) Fresh() (setting string, err error) {
 	s.number++
@@ -149,7 +140,8 @@ func Alone(t testing.TB, d database.Dialect) *Server {
 	return s
 }
 
-// Pid returns the id of the server's process.
+// Pid returns the id of the server's process, whose children serve connections
+// where it is PostgreSQL.
 func (s *Server) Pid() int {
 	if s.postgres != nil {
 		return s.postgres.cmd.Process.Pid
