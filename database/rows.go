@@ -11,8 +11,8 @@ import (
 // Rows are rows of one table that are to be written, see [Tx.Write].
 type Rows struct {
 	Table string
-	// By are the columns that say which row is meant. Without them the rows are
-	// new ones.
+	// By are the columns that say which row is meant, the primary key among them.
+	// Without them the rows are new ones.
 	By []string
 	// Set are the columns that are written.
 	Set []string
@@ -181,14 +181,16 @@ func (r Rows) statement(d Dialect, rows [][]any) (query string, args []any) {
 		}
 		return query, args
 	}
-	// What is the same for all rows needs no table of values beside it.
+	// What is the same for all rows needs no table of values beside it. By has the
+	// primary key in it; another index would be as good for MySQL, which has to
+	// go to the primary key from there.
 	if set := rows[0][len(r.By):]; d == MySQL && alike(rows, len(r.By)) {
 		one := "(" + strings.Join(r.By, " = ? AND ") + " = ?)"
 		args = append(args[:0], set...)
 		for _, row := range rows {
 			args = append(args, row[:len(r.By)]...)
 		}
-		return "UPDATE " + r.Table + " SET " + strings.Join(r.Set, " = ?, ") + " = ? WHERE " + one + strings.Repeat(" OR "+one, len(rows)-1), args
+		return "UPDATE " + r.Table + " FORCE INDEX (PRIMARY) SET " + strings.Join(r.Set, " = ?, ") + " = ? WHERE " + one + strings.Repeat(" OR "+one, len(rows)-1), args
 	}
 	names := make([]string, columns)
 	for c := range names {
