@@ -22,7 +22,7 @@ type process struct {
 	name  string
 	lives atomic.Int64 // how often it was started
 	pid   atomic.Int64
-	past  atomic.Int64 // CPU time of earlier lives, in nanoseconds
+	past  atomic.Int64  // CPU time of earlier lives, in nanoseconds
 	done  chan struct{} // closed when it will not be started again
 	err   error         // set before done is closed: why it is not
 }
