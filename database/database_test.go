@@ -414,3 +414,33 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+// That the database is away is not forgotten because a caller did not wait for
+// its answer.
+func TestAwayUntilItAnswers(t *testing.T) {
+	t.Parallel()
+	d := open(t, temp(t), pragmas)
+	for name, c := range map[string]struct {
+		given bool // the caller's time is over
+		err   error
+		away  bool
+	}{
+		"no answer in time":                 {given: true, err: context.DeadlineExceeded, away: true},
+		"an answer late":                    {given: true},
+		"an answer":                         {},
+		"an error of the transaction's own": {err: errors.New("there is none")},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		if c.given {
+			cancel()
+		}
+		d.away.Store(1)
+		if err := d.rerun(ctx, func() error { return c.err }); !errors.Is(err, c.err) {
+			t.Errorf("%s: rerun = %v, want %v", name, err, c.err)
+		}
+		if away := d.away.Load() != 0; away != c.away {
+			t.Errorf("%s: the database counts as away: %v, want %v", name, away, c.away)
+		}
+		cancel()
+	}
+}
