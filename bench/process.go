@@ -151,6 +151,7 @@ func familyCPU(pid int) (time.Duration, error) {
 	}
 	const ppid, used, waited, end = 1, 11, 13, 15 // fields behind the name
 	var ticks int64
+	found := false
 	for _, name := range all {
 		raw, err := os.ReadFile(name)
 		if err != nil {
@@ -162,7 +163,7 @@ func familyCPU(pid int) (time.Duration, error) {
 		case len(fields) < end || !is && fields[ppid] != strconv.Itoa(pid):
 			continue
 		case is:
-			fields = fields[used:end]
+			found, fields = true, fields[used:end]
 		default:
 			fields = fields[used:waited]
 		}
@@ -173,6 +174,9 @@ func familyCPU(pid int) (time.Duration, error) {
 			}
 			ticks += n
 		}
+	}
+	if !found {
+		return 0, errNoCPU
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }

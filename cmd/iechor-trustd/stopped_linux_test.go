@@ -134,14 +134,7 @@ func TestDatabaseStopped(t *testing.T) {
 // one that began before, and one that begins then.
 func (s *site) hangs(t *testing.T, server *process, pid int) {
 	t.Helper()
-	p := newPublisher(t, s, "registry.example/app")
-	if err := p.init(t.Context(), server, "first"); err != nil {
-		t.Fatal(err)
-	}
-	set, err := p.update(t.Context(), server)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, set := s.begun(t, server)
 	served := s.everybody(t, server, p.gun)
 	goOn := halt(t, pid)
 	began := time.Now()
@@ -151,7 +144,8 @@ func (s *site) hangs(t *testing.T, server *process, pid int) {
 	var longest time.Duration
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for err = nil; err == nil; reads++ {
+	var err error
+	for ; err == nil; reads++ {
 		<-tick.C
 		at := time.Now()
 		if s.everybody(t, server, p.gun) != served {
@@ -175,6 +169,20 @@ func (s *site) hangs(t *testing.T, server *process, pid int) {
 	server.stop()
 	s.sound(t)
 	signedOnce(t, s, s.expand(s.signerStorage), 1)
+}
+
+// begun returns a publisher of a repository with the tag first, and what it is.
+func (s *site) begun(t *testing.T, server *process) (*publisher, *tuf.Set) {
+	t.Helper()
+	p := newPublisher(t, s, "registry.example/app")
+	if err := p.init(t.Context(), server, "first"); err != nil {
+		t.Fatal(err)
+	}
+	set, err := p.update(t.Context(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, set
 }
 
 // wellAgain waits until p can publish, and sees that nothing is lost.
@@ -277,14 +285,7 @@ func TestServerStopped(t *testing.T) {
 	s := newSite(t)
 	s.startSigner(t)
 	server := s.startServer(t)
-	p := newPublisher(t, s, "registry.example/app")
-	if err := p.init(t.Context(), server, "first"); err != nil {
-		t.Fatal(err)
-	}
-	set, err := p.update(t.Context(), server)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, set := s.begun(t, server)
 	remote := func(deadline time.Duration) *trust.HTTP { // of a new client
 		r, err := trust.NewHTTP(trust.HTTPConfig{Base: "https://" + server.addr, TLSDir: s.file("no-tls"), Deadline: deadline})
 		if err != nil {
