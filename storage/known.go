@@ -57,10 +57,12 @@ func (k *known) put(state *State) {
 
 // selectStill finds what tells one state from others: its number, and, since a
 // database that was restored from a backup numbers anew, the timestamp, which
-// names every other file by its hash, through the snapshot.
-const selectStill = `SELECT r.seq, r.incarnation, r.mirror, f.digest FROM repositories r CROSS JOIN roles c CROSS JOIN files f
-	WHERE r.gun = ? AND r.deleted = 0 AND c.repository = r.id AND c.role = 'timestamp'
-	AND f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version`
+// names every other file by its hash, through the snapshot. The timestamp is
+// asked for by itself because PostgreSQL, before it knows how many files there
+// are, would begin a join with all timestamps.
+const selectStill = `SELECT r.seq, r.incarnation, r.mirror, (SELECT f.digest FROM files f
+		WHERE f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version)
+	FROM repositories r CROSS JOIN roles c WHERE r.gun = ? AND r.deleted = 0 AND c.repository = r.id AND c.role = 'timestamp'`
 
 // still reports whether state is still the current one of its repository.
 func still(ctx context.Context, t *database.Tx, state *State) (bool, error) {

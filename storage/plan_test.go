@@ -11,6 +11,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/iechor/trust/database"
+	"github.com/iechor/trust/database/databasetest"
 )
 
 // What every request needs does not read more because a repository has a long
@@ -35,7 +36,8 @@ func TestPlans(t *testing.T) {
 		// what [database.Tx.Write] makes of files to retire
 		"UPDATE files SET retired = ? WHERE repository = ? AND incarnation = ? AND role = ? AND version = ?": {"files repository=? AND incarnation=? AND role=? AND version=?"},
 		selectStandings + "IN (?, ?) LEFT JOIN roles c ON c.repository = r.id WHERE k.id = 1":                {"k rowid=?", "a id=?", "audit", "r gun=?", "c repository=?"},
-		retireRole: {"files repository=? AND role=?"},
+		retireRole:  {"files repository=? AND role=?"},
+		selectStill: {"r gun=?", "c repository=? AND role=?", "f repository=? AND incarnation=? AND role=? AND version=?"},
 	} {
 		args := slices.Repeat([]any{1}, strings.Count(statement, "?"))
 		rows, err := db.SQL().QueryContext(ctx, "EXPLAIN QUERY PLAN "+statement, args...)
@@ -62,6 +64,45 @@ func TestPlans(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s\nwanted steps (-), had (+):\n%s", statement, diff)
+		}
+	}
+}
+
+// PostgreSQL plans for tables of which it does not know yet how large they
+// become, and keeps to that while the connection lasts: no index may look as
+// good as the one that finds a single row.
+func TestPlansOfPostgreSQL(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db := databasetest.Open(t, databasetest.PostgreSQL(t))
+	if _, err := Open(ctx, db); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{selectStill, selectCurrent} {
+		var plan []string
+		err := db.View(ctx, func(t *database.Tx) error {
+			plan = nil
+			rows, err := t.Query(ctx, "EXPLAIN "+statement, "registry.example.com/app")
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var line string
+				if err := rows.Scan(&line); err != nil {
+					return err
+				}
+				plan = append(plan, line)
+			}
+			return rows.Err()
+		})
+		if err != nil {
+			t.Fatalf("EXPLAIN %s = %v", statement, err)
+		}
+		// The lines of a plan are indented; what an index is entered with is below it.
+		at := slices.IndexFunc(plan, func(line string) bool { return strings.Contains(line, " on files f ") })
+		if at < 0 || at+1 == len(plan) || !strings.Contains(plan[at+1], "repository = ") || !strings.Contains(plan[at+1], "role") || !strings.Contains(plan[at+1], "version = ") {
+			t.Errorf("%s\nfiles are not found one by one:\n%s", statement, strings.Join(plan, "\n"))
 		}
 	}
 }
