@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -124,7 +125,8 @@ type span struct {
 // parseSpans is parseJSON that also tells where the value of one member of
 // the outermost object stands.
 func parseSpans(raw []byte, depth int, member string) (node, span, error) {
-	p := parser{in: string(raw), depth: depth, member: member}
+	p := parser{in: string(raw), depth: depth, member: member, unfinished: unfinishedPool.Get().(*unfinished)}
+	defer p.release()
 	if !utf8.ValidString(p.in) {
 		return node{}, span{}, malformed("not valid UTF-8")
 	}
@@ -149,6 +151,43 @@ type parser struct {
 	values int
 	// loose counts the places where the input is not in canonical form.
 	loose int
+	*unfinished
+}
+
+// unfinished objects and arrays have these names and items so far, one after the
+// other: how many they will be is not known.
+type unfinished struct {
+	names []string
+	items []node
+}
+
+// Most texts are small, and read often. What one of them needed here is used
+// again, up to some 100 KiB.
+var unfinishedPool = sync.Pool{New: func() any { return new(unfinished) }}
+
+const maxPooled = 1 << 10
+
+func (u *unfinished) release() {
+	if cap(u.items) > maxPooled || cap(u.names) > maxPooled {
+		return
+	}
+	take(&u.names, 0) // of a text that was refused
+	take(&u.items, 0)
+	unfinishedPool.Put(u)
+}
+
+// take returns what was added to s since it had n. If it is much it is not
+// copied.
+func take[T any](s *[]T, n int) []T {
+	added := (*s)[n:]
+	if len(added) > maxPooled {
+		*s = slices.Clone((*s)[:n])
+		return slices.Clip(added)
+	}
+	taken := slices.Clone(added)
+	clear(added)
+	*s = (*s)[:n]
+	return slices.Clip(taken)
 }
 
 func (p *parser) space() {
@@ -208,6 +247,7 @@ func (p *parser) value(level int) (node, error) {
 
 func (p *parser) object(level int) (node, error) {
 	n := node{kind: kindObject}
+	names, items := len(p.names), len(p.items)
 	p.at++
 	p.space()
 	sorted := true
@@ -240,11 +280,11 @@ func (p *parser) object(level int) (node, error) {
 		if level == 0 && name == p.member {
 			p.found = span{start, p.at, p.loose == loose}
 		}
-		if k := len(n.names); k > 0 && n.names[k-1] >= name {
+		if k := len(p.names); k > names && p.names[k-1] >= name {
 			sorted = false
 		}
-		n.names = append(n.names, name)
-		n.items = append(n.items, v)
+		p.names = append(p.names, name)
+		p.items = append(p.items, v)
 		p.space()
 		if p.at >= len(p.in) {
 			return n, p.fail("unexpected end")
@@ -255,6 +295,7 @@ func (p *parser) object(level int) (node, error) {
 			p.space()
 		case '}':
 			p.at++
+			n.names, n.items = take(&p.names, names), take(&p.items, items)
 			if !sorted {
 				p.loose++
 				sort.Sort((*byName)(&n))
@@ -282,6 +323,7 @@ func (b *byName) Swap(i, j int) {
 
 func (p *parser) array(level int) (node, error) {
 	n := node{kind: kindArray}
+	items := len(p.items)
 	p.at++
 	p.space()
 	for first := true; ; first = false {
@@ -296,7 +338,7 @@ func (p *parser) array(level int) (node, error) {
 		if err != nil {
 			return n, err
 		}
-		n.items = append(n.items, v)
+		p.items = append(p.items, v)
 		p.space()
 		if p.at >= len(p.in) {
 			return n, p.fail("unexpected end")
@@ -307,6 +349,7 @@ func (p *parser) array(level int) (node, error) {
 			p.space()
 		case ']':
 			p.at++
+			n.items = take(&p.items, items)
 			return n, nil
 		default:
 			return n, p.fail("expected a comma or a closing bracket")
