@@ -326,7 +326,7 @@ func (x *examination) clock(date, began time.Time, host string) {
 		x.note("clock", state, "agrees with that of "+host)
 		return
 	}
-	x.note("clock", state, fmt.Sprintf("this machine's is %s %s that of %s: good trust data can look expired, and expired data good", age(off), word, host),
+	x.note("clock", state, fmt.Sprintf("this machine's is %s %s that of %s: good trust data can look expired, and expired data good", age(off.Round(time.Minute)), word, host), // an answer takes a moment
 		"set the clock of this machine, if it is not the server's that is wrong; it shows "+now.UTC().Format(time.RFC3339))
 }
 

@@ -21,7 +21,7 @@ func TestDoctorClock(t *testing.T) {
 		{time.Time{}, nil},
 		{now.Truncate(time.Second), []finding{{"clock", stateOK, "agrees with that of trust.example.com", nil}}},
 		{now.Add(-4 * time.Minute), []finding{{"clock", stateOK, "agrees with that of trust.example.com", nil}}},
-		{now.Add(-time.Hour), []finding{{"clock", stateWarning, "59 minutes ahead of", nil}}},
+		{now.Add(-time.Hour), []finding{{"clock", stateWarning, "1 hour ahead of", nil}}},
 		{now.Add(time.Hour), []finding{{"clock", stateWarning, "1 hour behind", nil}}},
 		{now.Add(72 * time.Hour), []finding{{"clock", stateBroken, "3 days behind", nil}}},
 	} {
