@@ -198,7 +198,9 @@ func size(values []any) (n int) {
 func tables(all []Rows) string {
 	var names []string
 	for _, r := range all {
-		names = append(names, r.Table)
+		if !slices.Contains(names, r.Table) {
+			names = append(names, r.Table)
+		}
 	}
 	return strings.Join(names, ", ")
 }
