@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -289,6 +290,50 @@ func TestEmptyTransaction(t *testing.T) {
 		var n int
 		if err := d.View(ctx, func(x *database.Tx) error { return x.QueryRow(ctx, "SELECT COUNT(*) FROM parents").Scan(&n) }); err != nil || n != 0 {
 			t.Errorf("after a transaction that was given up there are %d rows, %v", n, err)
+		}
+	})
+}
+
+// Those who take turns are never in each other's way: none has to begin again.
+func TestInTurn(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
+		ctx := t.Context()
+		d := databasetest.Open(t, fresh(t))
+		if err := d.Migrate(ctx, "test", parents); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Update(ctx, func(x *database.Tx) error {
+			return x.Write(ctx, database.Rows{Table: "parents", Set: []string{"id", "name"}, Values: [][]any{{int64(1), "turn"}, {int64(2), "0"}}})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		const each, times = 8, 20
+		var all sync.WaitGroup
+		for range each {
+			all.Go(func() {
+				for range times {
+					if err := d.InTurn(ctx, "parents", "", func(x *database.Tx) error {
+						var n int
+						if err := x.QueryRow(ctx, "SELECT name FROM parents WHERE id = 2").Scan(&n); err != nil {
+							return err
+						}
+						_, err := x.Exec(ctx, "UPDATE parents SET name = ? WHERE id = 2", fmt.Sprint(n+1))
+						return err
+					}); err != nil {
+						t.Errorf("InTurn = %v", err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		var n int
+		if err := d.View(ctx, func(x *database.Tx) error { return x.QueryRow(ctx, "SELECT name FROM parents WHERE id = 2").Scan(&n) }); err != nil || n != each*times {
+			t.Errorf("%d transactions counted to %d, %v", each*times, n, err)
+		}
+		if again, failed := d.Trouble(); again != 0 || failed != 0 {
+			t.Errorf("%d transactions that took turns were begun again %d times, and %d failed", each*times, again, failed)
 		}
 	})
 }
