@@ -8,19 +8,16 @@ import (
 )
 
 // How much may lie in memory unused until it is collected. Go's own rule is as
-// much as is in use, which for a server that holds little is a collection every
-// few requests. But the garbage of requests does not become more with the
-// repositories that a server holds in memory. So all together may have a fixed
-// size, of which what is in use leaves the rest, but not less than fixed. Only
+// much as is in use. But the garbage of requests does not become more with the
+// repositories that a server holds in memory: for it a fixed amount is enough,
+// more than Go allows an idle server, and less than it allows a full one. Only
 // where very much is in use, by publishers of large files, each collection takes
 // so long that there should be fewer of them.
 const (
-	together     = 34 << 20
-	garbage      = 10 << 20 // at least
-	manyBytes    = 24 << 20 // in use; above it Go's rule holds
-	leastPercent = garbage * 100 / manyBytes
-	// Below 4 MiB in use Go lets as much of 4 MiB gather as is said here.
-	greatestPercent = 800
+	garbage         = 10 << 20
+	leastPercent    = 45 // of what is in use
+	greatestPercent = 300
+	manyBytes       = 24 << 20 // in use; above it Go's rule holds
 )
 
 // percentFor returns what to give to [debug.SetGCPercent] where so many bytes
@@ -29,7 +26,7 @@ func percentFor(live uint64) int {
 	if live > manyBytes {
 		return 100
 	}
-	return int(min(max((together-live)*100/max(live, 1), leastPercent), greatestPercent))
+	return int(min(max(garbage*100/max(live, 1), leastPercent), greatestPercent))
 }
 
 // collect sees to it that about garbage bytes gather between collections, until

@@ -12,7 +12,7 @@ func TestPercentFor(t *testing.T) {
 	for _, c := range []struct {
 		live uint64
 		want int
-	}{{0, 800}, {1 << 20, 800}, {4 << 20, 750}, {10 << 20, 240}, {20 << 20, 70}, {24 << 20, 41}, {25 << 20, 100}, {1 << 40, 100}} {
+	}{{0, 300}, {1 << 20, 300}, {10 << 20, 100}, {20 << 20, 50}, {23 << 20, 45}, {24 << 20, 45}, {25 << 20, 100}, {1 << 40, 100}} {
 		if got := percentFor(c.live); got != c.want {
 			t.Errorf("percentFor(%d) = %d, want %d", c.live, got, c.want)
 		}
