@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -169,7 +170,8 @@ func (c place) list(ctx context.Context, gun tuf.GUN, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 4, ' ', 0)
+	b := bufio.NewWriter(out)
+	w := tabwriter.NewWriter(b, 0, 0, 4, ' ', 0)
 	fmt.Fprintln(w, "NAME\tDIGEST\tSIZE (BYTES)\tROLE")
 	for _, role := range set.Roles() {
 		if !role.HoldsTargets() {
@@ -179,7 +181,7 @@ func (c place) list(ctx context.Context, gun tuf.GUN, out io.Writer) error {
 			fmt.Fprintf(w, "%s\t%x\t%d\t%s\n", t.Name, t.SHA256(), t.Length, role)
 		}
 	}
-	return w.Flush()
+	return errors.Join(w.Flush(), b.Flush())
 }
 
 func (c place) lookup(ctx context.Context, gun tuf.GUN, tag string, out io.Writer) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -257,6 +258,16 @@ func plural(n int, one string) string {
 	return fmt.Sprintf("%d %ss", n, one)
 }
 
-// table returns what aligns columns that are parted by tabs. It is flushed at
-// the end.
-func (a *app) table() *tabwriter.Writer { return tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0) }
+// A table aligns columns that are parted by tabs. It is flushed at the end.
+type table struct {
+	*tabwriter.Writer
+	out *bufio.Writer // the other one writes each cell by itself
+}
+
+func (a *app) table() table {
+	out := bufio.NewWriter(a.out)
+	return table{tabwriter.NewWriter(out, 0, 8, 2, ' ', 0), out}
+}
+
+// Flush writes the table.
+func (t table) Flush() error { return errors.Join(t.Writer.Flush(), t.out.Flush()) }
