@@ -190,65 +190,68 @@ func recallAll(ctx context.Context, x *database.Tx, batch []signing) (*known, er
 		}
 	}
 	in, args := database.In(x.Dialect(), guns)
-	var keys []keyRow
-	err := x.Each(ctx,
-		keysInto(&keys, "gun "+in+" AND state <> ? ORDER BY first_used_at DESC, id", append(slices.Clone(args), dropped)...),
-		k.ledgerOf(in, args),
-		k.statementsOf(x, sums))
+	keys, err := keyRows(ctx, x, "SELECT "+keyColumns+" FROM signer_keys WHERE gun "+in+" AND state <> ? ORDER BY first_used_at DESC, id", append(slices.Clone(args), dropped)...)
+	if err != nil {
+		return nil, err
+	}
 	for _, key := range keys {
 		k.keys[key.gun] = append(k.keys[key.gun], key)
 	}
-	return k, err
-}
-
-// ledgerOf reads the ledger of some repositories, and the end of the audit log,
-// which is there in any case.
-func (k *known) ledgerOf(in string, guns []any) database.Query {
-	return database.Query{
-		Text: "SELECT a.id, a.hash, l.gun, l.incarnation, l.seq, " + floorColumns + ` FROM signer_audit_end e
-			LEFT JOIN signer_audit a ON a.id = (SELECT MAX(id) FROM signer_audit)
-			LEFT JOIN signer_ledger l ON l.gun ` + in + " WHERE e.id = 1",
-		Args: guns,
-		Row: func(row database.Row) error {
-			var last, incarnation, seq sql.NullInt64
-			var hash []byte
-			var gun sql.NullString
-			var f [5]sql.NullInt64
-			if err := row.Scan(&last, &hash, &gun, &incarnation, &seq, &f[0], &f[1], &f[2], &f[3], &f[4]); err != nil {
-				return err
-			}
-			k.last.ID = last.Int64
-			copy(k.last.Hash[:], hash)
-			if gun.Valid {
-				r := ledgerRow{seq: seq.Int64}
-				for i, to := range r.columns() {
-					*to.(*int64) = f[i].Int64
-				}
-				k.ledger[ledgerKey{tuf.GUN(gun.String), incarnation.Int64}] = r
-			}
-			return nil
-		},
+	if err := k.readLedger(ctx, x, in, args); err != nil {
+		return nil, err
 	}
+	return k, k.readStatements(ctx, x, sums)
 }
 
-// statementsOf reads the signatures of payloads, by their hashes.
-func (k *known) statementsOf(x *database.Tx, sums [][]byte) database.Query {
+// readLedger reads the ledger of some repositories, and the end of the audit
+// log, which is there in any case.
+func (k *known) readLedger(ctx context.Context, x *database.Tx, in string, guns []any) error {
+	rows, err := x.Query(ctx, "SELECT a.id, a.hash, l.gun, l.incarnation, l.seq, "+floorColumns+` FROM signer_audit_end e
+		LEFT JOIN signer_audit a ON a.id = (SELECT MAX(id) FROM signer_audit)
+		LEFT JOIN signer_ledger l ON l.gun `+in+" WHERE e.id = 1", guns...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var last, incarnation, seq sql.NullInt64
+		var hash []byte
+		var gun sql.NullString
+		var f [5]sql.NullInt64
+		if err := rows.Scan(&last, &hash, &gun, &incarnation, &seq, &f[0], &f[1], &f[2], &f[3], &f[4]); err != nil {
+			return err
+		}
+		k.last.ID = last.Int64
+		copy(k.last.Hash[:], hash)
+		if gun.Valid {
+			r := ledgerRow{seq: seq.Int64}
+			for i, to := range r.columns() {
+				*to.(*int64) = f[i].Int64
+			}
+			k.ledger[ledgerKey{tuf.GUN(gun.String), incarnation.Int64}] = r
+		}
+	}
+	return rows.Err()
+}
+
+func (k *known) readStatements(ctx context.Context, x *database.Tx, sums [][]byte) error {
 	in, args := database.In(x.Dialect(), sums)
-	return database.Query{
-		Text: "SELECT gun, incarnation, role, version, key_id, payload, method, signature FROM signer_statements WHERE payload " + in,
-		Args: args,
-		Row: func(row database.Row) error {
-			var s statementRow
-			var payload []byte
-			if err := row.Scan(&s.gun, &s.incarnation, &s.role, &s.version, &s.key, &payload, &s.sig.Method, &s.sig.Value); err != nil {
-				return err
-			}
-			if len(payload) == 32 {
-				k.statements[[32]byte(payload)] = append(k.statements[[32]byte(payload)], s)
-			}
-			return nil
-		},
+	rows, err := x.Query(ctx, "SELECT gun, incarnation, role, version, key_id, payload, method, signature FROM signer_statements WHERE payload "+in, args...)
+	if err != nil {
+		return err
 	}
+	defer rows.Close()
+	for rows.Next() {
+		var s statementRow
+		var payload []byte
+		if err := rows.Scan(&s.gun, &s.incarnation, &s.role, &s.version, &s.key, &payload, &s.sig.Method, &s.sig.Value); err != nil {
+			return err
+		}
+		if len(payload) == 32 {
+			k.statements[[32]byte(payload)] = append(k.statements[[32]byte(payload)], s)
+		}
+	}
+	return rows.Err()
 }
 
 // signNext has the timestamp signed over the snapshot that q became. fatal is an
@@ -264,7 +267,7 @@ func (t *Table) signNext(ctx context.Context, x *database.Tx, known *known, q *s
 	}
 	next := signing{claim: c, who: q.who, now: q.now, request: q.request, sum: sha256.Sum256(c.Payload)}
 	if of.again { // this one may have been signed as well
-		if err := x.Each(ctx, known.statementsOf(x, [][]byte{next.sum[:]})); err != nil {
+		if err := known.readStatements(ctx, x, [][]byte{next.sum[:]}); err != nil {
 			return s, nil, err
 		}
 	}

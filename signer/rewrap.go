@@ -220,7 +220,7 @@ func (t *Table) rewrapSome(ctx context.Context, target, who string, now time.Tim
 		if err := t.recorded(ctx, x, target); err != nil {
 			return err
 		}
-		some, err := keyRows(ctx, x, "kek <> ? ORDER BY id LIMIT 100", target)
+		some, err := keyRows(ctx, x, "SELECT "+keyColumns+" FROM signer_keys WHERE kek <> ? ORDER BY id LIMIT 100", target)
 		if err != nil {
 			return err
 		}

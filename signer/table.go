@@ -139,26 +139,28 @@ type keyRow struct {
 
 const keyColumns = "id, gun, role, incarnation, key_type, public_key, wrapped, kek, state, token"
 
-func (k *keyRow) scan(row database.Row) error {
+func (k *keyRow) scan(row interface{ Scan(...any) error }) error {
 	var kek, token sql.NullString
 	err := row.Scan(&k.id, &k.gun, &k.role, &k.incarnation, &k.public.Type, &k.public.Bytes, &k.wrapped, &kek, &k.state, &token)
 	k.kek, k.token = kek.String, token.String
 	return err
 }
 
-// keysInto is the query for keys, which adds them to all.
-func keysInto(all *[]keyRow, where string, args ...any) database.Query {
-	return database.Query{Text: "SELECT " + keyColumns + " FROM signer_keys WHERE " + where, Args: args, Row: func(row database.Row) error {
+func keyRows(ctx context.Context, x *database.Tx, query string, args ...any) ([]keyRow, error) {
+	rows, err := x.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var keys []keyRow
+	for rows.Next() {
 		var k keyRow
-		err := k.scan(row)
-		*all = append(*all, k)
-		return err
-	}}
-}
-
-func keyRows(ctx context.Context, x *database.Tx, where string, args ...any) (all []keyRow, err error) {
-	err = x.Each(ctx, keysInto(&all, where, args...))
-	return all, err
+		if err := k.scan(rows); err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, rows.Err()
 }
 
 // key reads the key of one repository and role; nil if there is none.

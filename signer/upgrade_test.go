@@ -41,7 +41,7 @@ func TestOpenAnEarlierSchema(t *testing.T) {
 	for role, key := range map[tuf.RoleName]*tuf.PublicKey{tuf.RoleTimestamp: &s.timestampKey, tuf.RoleSnapshot: &s.snapshotKey} {
 		var found []keyRow
 		if err := w.table.db.View(t.Context(), func(x *database.Tx) (err error) {
-			found, err = keyRows(t.Context(), x, "role = ?", role)
+			found, err = keyRows(t.Context(), x, "SELECT "+keyColumns+" FROM signer_keys WHERE role = ?", role)
 			return err
 		}); err != nil || len(found) != 1 {
 			t.Fatalf("%s keys = %+v, %v, want one", role, found, err)

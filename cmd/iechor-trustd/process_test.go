@@ -125,6 +125,11 @@ func begin(t testing.TB, c *exec.Cmd) *process {
 		p.kill()
 		if t.Failed() {
 			log := p.log.String()
+			for line := range strings.Lines(log[:max(0, len(log)-4000)]) {
+				if strings.Contains(line, `"level":"ERROR"`) {
+					t.Logf("error in the log of %v: %s", args, line)
+				}
+			}
 			t.Logf("end of the log of %v:\n%s", args, log[max(0, len(log)-4000):])
 		}
 	})

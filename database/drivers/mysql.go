@@ -27,8 +27,7 @@ func (a *Address) mysql(how access) (driver.Connector, error) {
 		c.DialFunc = a.dialer().DialContext
 		c.Logger = log.New(io.Discard, "", 0) // what it says there is in the errors, too
 		c.ClientFoundRows = true              // as the other dialects count
-		c.InterpolateParams = true            // one round trip a statement,
-		c.MultiStatements = true              // or several
+		c.InterpolateParams = true            // one round trip a statement
 		c.Collation = "utf8mb4_bin"
 		if !how.unlimited {
 			// A commit that a node cannot make ends some time, too.
