@@ -105,7 +105,7 @@ func TestSignerStopped(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	signer := s.startSigner(t)
-	s.hangs(t, s.startServer(t), signer.cmd.Process.Pid)
+	s.hangs(t, s.startServer(t), func() func() { return halt(t, signer.cmd.Process.Pid) })
 }
 
 // The database of server and signer is stopped, with every process of it. What
@@ -125,18 +125,46 @@ func TestDatabaseStopped(t *testing.T) {
 			}
 			s := newSiteOn(t, settings[0], settings[1])
 			s.startSigner(t)
-			s.hangs(t, start(t, "server", "--config", s.file("server.yaml"), "--max-age-current", "1h"), db.Pid())
+			s.hangs(t, start(t, "server", "--config", s.file("server.yaml"), "--max-age-current", "1h"), func() func() { return halt(t, db.Pid()) })
 		})
 	}
 }
 
-// hangs stops a process behind a server until publishes were refused for that:
-// one that began before, and one that begins then.
-func (s *site) hangs(t *testing.T, server *process, pid int) {
+// One of two servers on one SQLite file is stopped while it is its turn to
+// write, or whatever else holds the file. Nobody ends that, so nobody can
+// publish until it goes on; the other server says so, and serves all reads.
+func TestFileHeldByAnother(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.startSigner(t)
+	server := s.startServer(t) // makes the file
+	another := databasetest.Open(t, "sqlite:"+s.file("server/server.db"))
+	s.hangs(t, server, func() func() {
+		held, free, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		hold := sync.OnceFunc(func() { close(held) })
+		go func() {
+			ended <- another.Update(t.Context(), func(*database.Tx) error { // SQLite has its lock now
+				hold()
+				<-free
+				return nil
+			})
+		}()
+		<-held
+		return func() {
+			close(free)
+			if err := <-ended; err != nil {
+				t.Errorf("the transaction that held the file = %v", err)
+			}
+		}
+	})
+}
+
+// hangs has what is behind a server stop, until a publish was refused for that.
+func (s *site) hangs(t *testing.T, server *process, stop func() (goOn func())) {
 	t.Helper()
 	p, set := s.begun(t, server)
 	served := s.everybody(t, server, p.gun)
-	goOn := halt(t, pid)
+	goOn := stop()
 	began := time.Now()
 	refused := make(chan error, 1)
 	go func() { refused <- p.clone().upload(t.Context(), server, set.Draft(), "refused") }()
