@@ -149,13 +149,19 @@ func TestFileHeldByAnother(t *testing.T) {
 				return nil
 			})
 		}()
-		<-held
-		return func() {
+		select {
+		case <-held:
+		case err := <-ended:
+			t.Fatal(err)
+		}
+		goOn := sync.OnceFunc(func() {
 			close(free)
 			if err := <-ended; err != nil {
 				t.Errorf("the transaction that held the file = %v", err)
 			}
-		}
+		})
+		t.Cleanup(goOn)
+		return goOn
 	})
 }
 
