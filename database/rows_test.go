@@ -18,6 +18,16 @@ var parents = fstest.MapFS{"0001_parents.sql": {Data: []byte(`CREATE TABLE paren
 CREATE TABLE children (id BIGINT NOT NULL, name {name} NOT NULL, parent BIGINT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (id, name), FOREIGN KEY (parent) REFERENCES parents (id)) {table};
 `)}}
 
+// withParents opens a database with the tables parents and children.
+func withParents(t *testing.T, fresh databasetest.Fresh) *database.DB {
+	t.Helper()
+	d := databasetest.Open(t, fresh(t))
+	if err := d.Migrate(t.Context(), "test", parents); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // Rows of several tables are written together, new ones and changed ones, all
 // or none, whatever the database; what does not fit is an error that can be
 // told apart, and the connection is as good as before.
@@ -25,10 +35,7 @@ func TestWrite(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
 		ctx := t.Context()
-		d := databasetest.Open(t, fresh(t))
-		if err := d.Migrate(ctx, "test", parents); err != nil {
-			t.Fatal(err)
-		}
+		d := withParents(t, fresh)
 		write := func(all ...database.Rows) error {
 			return d.Update(ctx, func(x *database.Tx) error { return x.Write(ctx, all...) })
 		}
@@ -177,10 +184,7 @@ func TestWriteMuch(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
 		ctx := t.Context()
-		d := databasetest.Open(t, fresh(t))
-		if err := d.Migrate(ctx, "test", parents); err != nil {
-			t.Fatal(err)
-		}
+		d := withParents(t, fresh)
 		var all []database.Rows
 		const many, size = 40, 700_000
 		for i := range int64(many) {
@@ -205,11 +209,8 @@ func TestEmptyTransaction(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
 		ctx := t.Context()
-		d := databasetest.Open(t, fresh(t))
+		d := withParents(t, fresh)
 		d.SQL().SetMaxOpenConns(1)
-		if err := d.Migrate(ctx, "test", parents); err != nil {
-			t.Fatal(err)
-		}
 		if err := d.Update(ctx, func(x *database.Tx) error {
 			return x.Write(ctx, database.Rows{Table: "parents", Set: []string{"id", "name"}, Values: [][]any{{int64(1), "turn"}}})
 		}); err != nil {
@@ -252,10 +253,7 @@ func TestInTurn(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
 		ctx := t.Context()
-		d := databasetest.Open(t, fresh(t))
-		if err := d.Migrate(ctx, "test", parents); err != nil {
-			t.Fatal(err)
-		}
+		d := withParents(t, fresh)
 		if err := d.Update(ctx, func(x *database.Tx) error {
 			return x.Write(ctx, database.Rows{Table: "parents", Set: []string{"id", "name"}, Values: [][]any{{int64(1), "turn"}, {int64(2), "0"}}})
 		}); err != nil {
