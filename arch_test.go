@@ -17,8 +17,8 @@ var floors = [][]string{
 	{"tuf", "certs", "terminal", "database", "metrics", "traces", "keys/piv/pivtest", "cmd/cmdtest"},
 	{"registry", "keys", "api", "storage", "notary", "tuf/tuftest", "metrics/metricstest", "traces/tracestest"},
 	{"trust", "signer", "server", "backup", "keys/keystest", "keys/pkcs11", "keys/piv", "storage/storagetest", "signer/signertest", "notary/notarytest"},
-	{"sandbox", "database/drivers"},
-	{"cmd/iechor", "cmd/iechor-trustd", "database/databasetest", "sandbox/sandboxtest"},
+	{"sandbox", "database/drivers", "bench/client"},
+	{"cmd/iechor", "cmd/iechor-trustd", "database/databasetest", "sandbox/sandboxtest", "bench/benchclient"},
 	{"bench"},
 }
 

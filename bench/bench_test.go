@@ -23,7 +23,7 @@ import (
 	"github.com/iechor/trust/database/databasetest"
 )
 
-// TestMain lets bench run itself as a client, as it does outside of tests.
+// TestMain lets bench run itself, as it does outside of tests.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && isMode(os.Args[1]) {
 		main()

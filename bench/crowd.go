@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/bench/client"
 	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/storage"
@@ -128,7 +129,7 @@ func (c *crowd) join(ctx context.Context, store *storage.SQL, gun tuf.GUN, signe
 	if err != nil {
 		return err
 	}
-	if err := draft.Apply(addTag(tag, size, sum)); err != nil {
+	if err := draft.Apply(client.AddTag(tag, size, sum)); err != nil {
 		return err
 	}
 	files, err := draft.Sign(ctx, ring, tuf.SignOptions{Now: now})

@@ -4,16 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/iechor/trust/bench/client"
 	"github.com/iechor/trust/certs"
 )
 
@@ -32,7 +29,7 @@ func inspect(warm, memory bool) measurement {
 			return sample{}, err
 		}
 		gun := string(s.ours.seed.large)
-		argv := []string{"notary", "-s", s.ours.url(), "--tlscacert", s.ours.ca, "-d", home, modeList, gun}
+		argv := []string{"notary", "-s", s.ours.url(), "--tlscacert", s.ours.ca, "-d", home, client.List, gun}
 		if p == s.ours {
 			if argv, err = s.inspector(ctx, home, gun); err != nil {
 				return sample{}, err
@@ -69,18 +66,34 @@ func inspect(warm, memory bool) measurement {
 	}
 }
 
+// begin measures what the program that users call takes before it does
+// anything, and to end: "version", 20 times.
+func begin(ctx context.Context, s *stage, p *peer) (sample, error) {
+	argv := []string{"notary", "version"}
+	if p == s.ours {
+		if err := s.build(ctx, "cmd/iechor"); err != nil {
+			return sample{}, err
+		}
+		argv = []string{s.program("iechor"), "version"}
+	}
+	const times = 20
+	var cpu time.Duration
+	began := time.Now()
+	for range times {
+		c := command(ctx, s.env, argv...)
+		if text, err := c.CombinedOutput(); err != nil {
+			return sample{}, fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, strings.TrimSpace(string(text)))
+		}
+		cpu += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+	}
+	return sample{value: time.Since(began).Seconds() / times, cpu: cpu / times}, nil
+}
+
 // inspector returns the command line of our client, for which home is a
 // configuration directory.
 func (s *stage) inspector(ctx context.Context, home, gun string) ([]string, error) {
-	if s.iechor == "" {
-		file := filepath.Join(s.dir, "iechor")
-		if runtime.GOOS == "windows" {
-			file += ".exe"
-		}
-		if text, err := command(ctx, nil, "go", "build", "-o", file, "github.com/iechor/trust/cmd/iechor").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build iechor: %w\n%s", err, strings.TrimSpace(string(text)))
-		}
-		s.iechor = file
+	if err := s.build(ctx, "cmd/iechor"); err != nil {
+		return nil, err
 	}
 	host, _, _ := strings.Cut(gun, "/")
 	config, err := json.Marshal(map[string]any{"content-trust": map[string]any{"servers": map[string]string{host: s.ours.url()}}})
@@ -100,22 +113,5 @@ func (s *stage) inspector(ctx context.Context, home, gun string) ([]string, erro
 			return nil, err
 		}
 	}
-	return []string{s.iechor, "--config", home, "trust", "inspect", gun}, nil
-}
-
-// runMeasured runs a program and writes, as the last line of standard error,
-// the most memory it had, in bytes. This process is smaller than what it
-// measures: a program's peak counts from the process that starts it.
-func runMeasured(ctx context.Context, argv []string, out io.Writer) error {
-	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	c.Stdout, c.Stderr = out, os.Stderr
-	if err := c.Run(); err != nil {
-		return err
-	}
-	peak, ok := peakMemory(c.ProcessState)
-	if !ok {
-		peak = math.NaN()
-	}
-	_, err := fmt.Fprintf(os.Stderr, "%f\n", peak)
-	return err
+	return []string{s.program("iechor"), "--config", home, "trust", "inspect", gun}, nil
 }

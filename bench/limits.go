@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iechor/trust/bench/client"
 	"github.com/iechor/trust/keys"
 	"github.com/iechor/trust/tuf"
 )
@@ -115,7 +116,7 @@ func derive(rounds int) measurement {
 		if err != nil {
 			return sample{}, err
 		}
-		file, err := keys.Seal(key, keys.Info{Role: string(tuf.RoleRoot)}, []byte(thePassphrase), rounds)
+		file, err := keys.Seal(key, keys.Info{Role: string(tuf.RoleRoot)}, []byte(client.Passphrase), rounds)
 		if err != nil {
 			return sample{}, err
 		}
@@ -124,7 +125,7 @@ func derive(rounds int) measurement {
 			return sample{}, err
 		}
 		began := time.Now()
-		if _, err := blocks[0].Key([]byte(thePassphrase)); err != nil {
+		if _, err := blocks[0].Key([]byte(client.Passphrase)); err != nil {
 			return sample{}, err
 		}
 		return sample{value: time.Since(began).Seconds()}, nil

@@ -19,7 +19,8 @@
 // Read main.go, then work.go for what is measured, table.go for what is made of
 // it, peers.go with databases.go and process.go for the services, load.go for
 // the requests, publish.go for uploads, crowd.go for a server with very many
-// repositories, client.go for our side of "notary init, addhash, list, lookup".
+// repositories, inspect.go for "iechor trust inspect", client/client.go for our side
+// of "notary init, addhash, list, lookup".
 package main
 
 import (

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -20,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iechor/trust/bench/client"
 	"github.com/iechor/trust/certs"
 	"github.com/iechor/trust/database/databasetest"
 	"github.com/iechor/trust/notary/notarytest"
@@ -36,9 +38,9 @@ type stage struct {
 	tls  string // folder of certificates by host
 	self string // this program
 
-	iechor string // our client; empty until it is built
-	env    []string
-	certs  certificates
+	built map[string]bool // our programs, by name; only of the main goroutine
+	env   []string
+	certs certificates
 
 	ctx     context.Context // of the services
 	stop    context.CancelFunc
@@ -96,7 +98,7 @@ type seed struct {
 // newStage starts our services, and the stock ones if they are installed and
 // wanted. The caller closes it.
 func newStage(ctx context.Context, o options, say func(string)) (_ *stage, err error) {
-	s := &stage{o: o, say: say}
+	s := &stage{o: o, say: say, built: map[string]bool{}}
 	if s.self, err = os.Executable(); err != nil {
 		return nil, err
 	}
@@ -115,7 +117,7 @@ func newStage(ctx context.Context, o options, say func(string)) (_ *stage, err e
 	}()
 	s.env = []string{"HOME=" + s.dir}
 	for _, role := range []string{"ROOT", "TARGETS", "SNAPSHOT", "DELEGATION"} {
-		s.env = append(s.env, "NOTARY_"+role+"_PASSPHRASE="+string(thePassphrase))
+		s.env = append(s.env, "NOTARY_"+role+"_PASSPHRASE="+string(client.Passphrase))
 	}
 	if s.certs, err = newCertificates(s.dir, time.Now()); err != nil {
 		return nil, err
@@ -203,6 +205,9 @@ func (s *stage) startOurs() error {
 		return err
 	}
 	s.ours = p
+	if err := s.build(s.ctx, "bench/benchclient"); err != nil {
+		return err
+	}
 	data := filepath.Join(s.dir, "data")
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
@@ -215,23 +220,36 @@ func (s *stage) startOurs() error {
 		p.ca, p.version = filepath.Join(data, "ca.crt"), "this source tree, sandbox under the profiler"
 		return s.launch(p, "sandbox", nil, s.self, modeServe, "-d", data, "-addr", loopback(p.addr), "-cpuprofile", profile)
 	}
-	s.say("building iechor-trustd")
-	build := command(s.ctx, nil, "go", "build", "-o", s.trustd(), "github.com/iechor/trust/cmd/iechor-trustd")
-	if text, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build iechor-trustd: %w\n%s", err, strings.TrimSpace(string(text)))
+	if err := s.build(s.ctx, "cmd/iechor-trustd"); err != nil {
+		return err
 	}
-	if info, err := buildinfo.ReadFile(s.trustd()); err == nil {
+	if info, err := buildinfo.ReadFile(s.program("iechor-trustd")); err == nil {
 		p.version = "iechor-trustd " + info.Main.Version + " (" + info.GoVersion + ")"
 	}
 	return s.serveOurs(p, "sqlite:"+filepath.Join(data, "server.db"), "sqlite:"+filepath.Join(data, "signer.db"))
 }
 
-func (s *stage) trustd() string {
-	path := filepath.Join(s.dir, "iechor-trustd")
+// program is where build puts a program.
+func (s *stage) program(name string) string {
+	file := filepath.Join(s.dir, name)
 	if runtime.GOOS == "windows" {
-		path += ".exe"
+		file += ".exe"
 	}
-	return path
+	return file
+}
+
+// build builds a program of ours, once, in pure Go, as we hand them out.
+func (s *stage) build(ctx context.Context, pkg string) error {
+	name := path.Base(pkg)
+	if s.built[name] {
+		return nil
+	}
+	s.say("building " + name)
+	if text, err := command(ctx, []string{"CGO_ENABLED=0"}, "go", "build", "-o", s.program(name), "github.com/iechor/trust/"+pkg).CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", name, err, strings.TrimSpace(string(text)))
+	}
+	s.built[name] = true
+	return nil
 }
 
 // loopback returns where a server of addr listens.
@@ -243,7 +261,7 @@ func (s *stage) newOurs(name, on string) (*peer, error) {
 		return nil, err
 	}
 	return &peer{name: name, on: on, addr: addr, ca: s.certs.ca, client: func(url, _, home, verb string, args ...string) []string {
-		return append([]string{s.self, verb, "-s", url, "-tls", s.tls, "-d", home}, args...)
+		return append([]string{s.program("benchclient")}, client.Place{URL: url, TLS: s.tls, Home: home}.Argv(verb, args...)...)
 	}}, nil
 }
 
@@ -258,7 +276,7 @@ func (s *stage) serveOurs(p *peer, server, signer string) error {
 	if err := os.WriteFile(config, []byte("identities: {unix: [sign, create]}\n"), 0o600); err != nil {
 		return err
 	}
-	err := s.launch(p, "signer", []string{"BENCH_KEK=" + hex.EncodeToString(kek)}, s.trustd(), "signer", "--config", config,
+	err := s.launch(p, "signer", []string{"BENCH_KEK=" + hex.EncodeToString(kek)}, s.program("iechor-trustd"), "signer", "--config", config,
 		"--listen", "unix:"+p.socket, "--storage", signer,
 		"--key-encryption-key", "env:BENCH_KEK", "--limit-keys-per-day", "1000000", "--log-level", "warn")
 	if err != nil {
@@ -279,7 +297,7 @@ func (s *stage) serveOurs(p *peer, server, signer string) error {
 
 // serveStore starts our server of p, whose signer runs.
 func (s *stage) serveStore(p *peer) error {
-	return s.launch(p, "server", nil, s.trustd(), "server", "--listen", loopback(p.addr), "--authentication", "none",
+	return s.launch(p, "server", nil, s.program("iechor-trustd"), "server", "--listen", loopback(p.addr), "--authentication", "none",
 		"--tls-certificate", s.certs.cert, "--tls-key", s.certs.key,
 		"--storage", p.storage, "--signer-url", "unix:"+p.socket, "--log-level", "warn",
 		"--limit-requests", "0", "--limit-changes", "0", "--limit-repository-changes", "0") // all of the load is one client's
@@ -301,7 +319,7 @@ func (s *stage) newStock(name, on string) (*peer, error) {
 	}
 	p := &peer{name: name, stock: true, on: on, addr: addr, ca: s.certs.ca, version: "notary-server"}
 	p.client = func(url, ca, home, verb string, args ...string) []string {
-		if verb == modeAdd { // GUN TAG SIZE SHA256
+		if verb == client.Add { // GUN TAG SIZE SHA256
 			args = []string{args[0], args[1], args[2], "--sha256", args[3], "-p"}
 		}
 		return append([]string{"notary", "-s", url, "--tlscacert", ca, "-d", home, verb}, args...)
@@ -377,7 +395,7 @@ func (s *stage) plant(ctx context.Context, p *peer) error {
 			continue // nothing that needs it is measured there
 		}
 		s.say(fmt.Sprintf("publishing %d tags (%s)", g.tags, p.name))
-		set, err := plantRepository(ctx, place{p.url(), s.tls, n.home}, g.gun, g.tags)
+		set, err := plantRepository(ctx, client.Place{URL: p.url(), TLS: s.tls, Home: n.home}, g.gun, g.tags)
 		if err != nil {
 			return fmt.Errorf("publish %d tags: %w", g.tags, err)
 		}
@@ -396,7 +414,7 @@ func (s *stage) largest(ctx context.Context, p *peer) (tuf.GUN, error) {
 	if p.seed.largest == "" {
 		s.say(fmt.Sprintf("publishing %d tags (%s)", 10*s.o.tags, p.name))
 		gun := tuf.GUN(fmt.Sprintf("bench.example/%d/largest", p.seed.lives))
-		if _, err := plantRepository(ctx, place{p.url(), s.tls, p.seed.home}, gun, 10*s.o.tags); err != nil {
+		if _, err := plantRepository(ctx, client.Place{URL: p.url(), TLS: s.tls, Home: p.seed.home}, gun, 10*s.o.tags); err != nil {
 			return "", fmt.Errorf("publish %d tags: %w", 10*s.o.tags, err)
 		}
 		p.seed.largest = gun
@@ -404,8 +422,8 @@ func (s *stage) largest(ctx context.Context, p *peer) (tuf.GUN, error) {
 	return p.seed.largest, nil
 }
 
-func plantRepository(ctx context.Context, at place, gun tuf.GUN, tags int) (*tuf.Set, error) {
-	repo, ring, err := at.open(gun)
+func plantRepository(ctx context.Context, at client.Place, gun tuf.GUN, tags int) (*tuf.Set, error) {
+	repo, ring, err := at.Open(gun)
 	if err != nil {
 		return nil, err
 	}
@@ -417,7 +435,7 @@ func plantRepository(ctx context.Context, at place, gun tuf.GUN, tags int) (*tuf
 	for i := range changes {
 		name := tagName(i)
 		sum := sha256.Sum256([]byte(name))
-		changes[i] = addTag(name, size, sum[:])
+		changes[i] = client.AddTag(name, size, sum[:])
 	}
 	if _, err := repo.Publish(ctx, func(*tuf.Set) ([]tuf.Change, error) { return changes, nil }); err != nil {
 		return nil, err
@@ -488,7 +506,7 @@ func loadAverage() string {
 func (s *stage) notes() []string {
 	n := []string{
 		"OURS/STOCK is of the medians: above 1 is better for what is counted in a second, below 1 for the rest. LOWEST–HIGHEST is of single rounds.",
-		fmt.Sprintf("\"trust inspect\" stands beside notary list; both ask our server, for the same repository. Publishing and listing are whole client processes, from an empty cache where it says cold: notary init, addhash -p, list, lookup, and the same of our library. Key files take %d PBKDF2 rounds on both sides, as the stock programs write them; what ours take by default is the row \"open a key file\".", stockRounds),
+		fmt.Sprintf("\"trust inspect\" stands beside notary list; both ask our server, for the same repository. Publishing and listing are whole client processes, from an empty cache where it says cold: notary init, addhash -p, list, lookup, and a program of our client library that does the same; how long the programs take that users call, to begin and end, is a row of its own. Key files take %d PBKDF2 rounds on both sides, as the stock programs write them; what ours take by default is the row \"open a key file\".", client.StockRounds),
 	}
 	for _, p := range append(s.peers(), s.onDatabases...) {
 		if again := p.lives() - int64(len(p.processes)); again > 0 {

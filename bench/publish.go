@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/bench/client"
 	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/database/drivers"
 	"github.com/iechor/trust/keys"
@@ -54,7 +55,7 @@ func (h *shelf) sign(ctx context.Context) error {
 	tag := "pushed-" + strconv.Itoa(h.tags)
 	sum := sha256.Sum256([]byte(tag))
 	draft := past.Draft()
-	if err := draft.Apply(addTag(tag, size, sum[:])); err != nil {
+	if err := draft.Apply(client.AddTag(tag, size, sum[:])); err != nil {
 		return err
 	}
 	files, err := draft.Sign(ctx, h.ring, tuf.SignOptions{Now: now})
@@ -76,12 +77,12 @@ func (h *shelf) sign(ctx context.Context) error {
 
 // newShelf publishes a repository of so many tags.
 func (s *stage) newShelf(ctx context.Context, p *peer, gun tuf.GUN, tags int) (*shelf, error) {
-	at := place{p.url(), s.tls, s.home(p, "shelves")}
+	at := client.Place{URL: p.url(), TLS: s.tls, Home: s.home(p, "shelves")}
 	set, err := plantRepository(ctx, at, gun, tags)
 	if err != nil {
 		return nil, fmt.Errorf("publish %s: %w", gun, err)
 	}
-	_, ring, err := at.open(gun) // bench ends with the keys
+	_, ring, err := at.Open(gun) // bench ends with the keys
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/bench/client"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -52,6 +53,7 @@ func newRows(o options) []*row {
 		{key: "memory", name: "  memory of that, at most", unit: mebibytes, target: 1, run: inspect(false, true)},
 		{key: "reinspect", name: "trust inspect " + large + " tags, warm", unit: seconds, target: 0.5, cpu: "client", run: inspect(true, false)},
 		{key: "rememory", name: "  memory of that, at most", unit: mebibytes, target: 1, run: inspect(true, true)},
+		{key: "begin", name: "a client's program begins and ends", unit: seconds, cpu: "client", run: begin},
 		{key: "cold", name: "requests of a verify, cold", unit: requests, most: 4, run: verify(false)},
 		{key: "warm", name: "requests of a verify, warm", unit: requests, most: 1, run: verify(true)},
 		{key: "crowd", name: "memory of a server, " + thousands(int64(o.repositories)) + " repositories read", unit: mebibytes, most: 64 << 20, alone: true, run: memory},
@@ -71,7 +73,7 @@ func newRows(o options) []*row {
 		{key: "signature", name: "one P-256 signature", unit: seconds, limit: true, run: signature},
 		{key: "fsync", name: "one fsync of 4 KiB", unit: seconds, limit: true, run: fsync},
 		{key: "kdf", name: "open a key file as ours are by default", unit: seconds, limit: true, run: derive(0)},
-		{key: "stockkdf", name: "open a key file as the stock programs write it", unit: seconds, limit: true, run: derive(stockRounds)},
+		{key: "stockkdf", name: "open a key file as the stock programs write it", unit: seconds, limit: true, run: derive(client.StockRounds)},
 	}
 }
 
@@ -201,7 +203,7 @@ func get(role tuf.RoleName, hashed, two bool) measurement {
 // long that took, the CPU time of all, and what they printed.
 func (s *stage) commands(ctx context.Context, p *peer, argvs ...[]string) (sample, string, error) {
 	var out bytes.Buffer
-	var client time.Duration
+	var clients time.Duration
 	before, known := p.cpu()
 	began := time.Now()
 	for _, argv := range argvs {
@@ -211,11 +213,11 @@ func (s *stage) commands(ctx context.Context, p *peer, argvs ...[]string) (sampl
 		if err := c.Run(); err != nil {
 			return sample{}, "", fmt.Errorf("%s %s: %w\n%s", filepath.Base(argv[0]), strings.Join(argv[1:], " "), err, strings.TrimSpace(problem.String()))
 		}
-		client += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+		clients += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
 	}
 	got := sample{value: time.Since(began).Seconds()}
 	if spent := p.spent(before, known); spent > 0 {
-		got.cpu = client + spent
+		got.cpu = clients + spent
 	}
 	return got, out.String(), nil
 }
@@ -237,9 +239,9 @@ func publishNew(one bool) measurement {
 	return func(ctx context.Context, s *stage, p *peer) (sample, error) {
 		gun := fmt.Sprintf("bench.example/new/%s", s.unique())
 		tag := []string{gun, "latest", strconv.Itoa(size), digest("latest")}
-		argvs := [][]string{p.argv(modeInit, gun), p.argv(modeAdd, tag...)}
+		argvs := [][]string{p.argv(client.Init, gun), p.argv(client.Add, tag...)}
 		if one && !p.stock {
-			argvs = [][]string{p.argv(modePublish, tag...)}
+			argvs = [][]string{p.argv(client.Publish, tag...)}
 		}
 		got, _, err := s.commands(ctx, p, argvs...)
 		if err != nil {
@@ -260,7 +262,7 @@ func publishMore(most bool) measurement {
 				return sample{}, err
 			}
 		}
-		got, _, err := s.commands(ctx, p, p.argv(modeAdd, string(gun), tag, strconv.Itoa(size), digest(tag)))
+		got, _, err := s.commands(ctx, p, p.argv(client.Add, string(gun), tag, strconv.Itoa(size), digest(tag)))
 		if err != nil {
 			return got, err
 		}
@@ -279,7 +281,7 @@ func (s *stage) published(ctx context.Context, p *peer, gun, tag string) error {
 	if err != nil {
 		return err
 	}
-	_, out, err := s.commands(ctx, p, p.client(p.url(), p.ca, home, modeLookup, gun, tag))
+	_, out, err := s.commands(ctx, p, p.client(p.url(), p.ca, home, client.Lookup, gun, tag))
 	if err != nil {
 		return err
 	}
@@ -297,7 +299,7 @@ func list(warm bool) measurement {
 		if err != nil {
 			return sample{}, err
 		}
-		argv := p.client(p.url(), p.ca, home, modeList, string(p.seed.large))
+		argv := p.client(p.url(), p.ca, home, client.List, string(p.seed.large))
 		if warm {
 			if _, _, err := s.commands(ctx, p, argv); err != nil {
 				return sample{}, err
@@ -333,7 +335,7 @@ func verify(warm bool) measurement {
 		}
 		defer c.close()
 		look := func() error {
-			_, out, err := s.commands(ctx, p, p.client("https://"+c.addr, s.certs.ca, home, modeLookup, string(p.seed.large), tagName(0)))
+			_, out, err := s.commands(ctx, p, p.client("https://"+c.addr, s.certs.ca, home, client.Lookup, string(p.seed.large), tagName(0)))
 			if err == nil && !strings.Contains(out, digest(tagName(0))) {
 				err = fmt.Errorf("lookup does not name the digest of %s", tagName(0))
 			}
