@@ -134,32 +134,46 @@ func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 			return fmt.Errorf("delete %s: %w", gun, err)
 		}
 	}
-	for try := 0; ; try++ {
-		state, err := s.c.Store.Current(ctx, gun)
-		if errors.Is(err, storage.ErrNotFound) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("read state of %s: %w", gun, err)
-		}
-		err = s.c.Store.Delete(ctx, state, s.c.Now(), actor(r, by.Who))
-		if err == nil {
-			s.heads.drop(gun, state.Seq+1)
-			s.c.Log.InfoContext(ctx, "repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Who, "from", r.RemoteAddr)
-			if s.c.Forget == nil {
-				s.c.Log.WarnContext(ctx, "repository deleted; the signer remembers it until an operator has it forgotten", "gun", gun)
-			}
-			break
-		}
-		if !errors.Is(err, storage.ErrConflict) && !errors.Is(err, storage.ErrNotFound) || try == conflicts {
+	for forgotten := false; ; forgotten = true {
+		there, err := s.end(ctx, gun, actor(r, by.Who))
+		switch {
+		case err != nil:
 			return err
+		case s.c.Forget == nil && there:
+			s.c.Log.WarnContext(ctx, "repository deleted; the signer remembers it until an operator has it forgotten", "gun", gun)
 		}
-	}
-	if s.c.Forget != nil {
+		// What was begun by way of another instance, and is there only since
+		// the signer forgot its keys, ends as well.
+		if s.c.Forget == nil || forgotten && !there {
+			break
+		}
 		if err := s.c.Forget(ctx, gun); err != nil {
 			return fmt.Errorf("have the signer forget %s: %w", gun, err)
 		}
 	}
 	w.Header().Set("Content-Length", "0")
 	return nil
+}
+
+// end deletes what is published of gun now, and reports whether there was
+// something.
+func (s *Server) end(ctx context.Context, gun tuf.GUN, by storage.Actor) (bool, error) {
+	for try := 0; ; try++ {
+		state, err := s.c.Store.Current(ctx, gun)
+		if errors.Is(err, storage.ErrNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read state of %s: %w", gun, err)
+		}
+		err = s.c.Store.Delete(ctx, state, s.c.Now(), by)
+		if err == nil {
+			s.heads.drop(gun, state.Seq+1)
+			s.c.Log.InfoContext(ctx, "repository deleted", "gun", gun, "version", state.Roles[tuf.RoleTimestamp].Version, "by", by.Subject, "from", by.From)
+			return true, nil
+		}
+		if !errors.Is(err, storage.ErrConflict) && !errors.Is(err, storage.ErrNotFound) || try == conflicts {
+			return false, err
+		}
+	}
 }

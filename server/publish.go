@@ -87,6 +87,9 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by 
 		}
 		c.by = &by
 		state, err := s.commit(ctx, c)
+		if err == nil && b.state == nil {
+			err = s.takeBack(ctx, c, state)
+		}
 		var version *storage.VersionError
 		switch {
 		case errors.As(err, &version):
@@ -480,6 +483,31 @@ func (s *Server) commit(ctx context.Context, c *candidate) (*storage.State, erro
 	}
 	s.heads.committed(n)
 	return state, nil
+}
+
+// takeBack deletes the first state of a repository again, with an error that
+// matches ErrConflict, if its keys were forgotten between the signatures and
+// the commit: somebody deleted, by way of another instance, what was not there
+// yet. It could never be renewed, nor published to. (That instance deletes what
+// is there when it has had the keys forgotten; what comes later is found here.)
+func (s *Server) takeBack(ctx context.Context, c *candidate, state *storage.State) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	role, _ := c.set.Role(tuf.RoleTimestamp) // all that the signer has are forgotten together
+	held, err := s.holdsAny(ctx, nil, c.gun, role)
+	switch {
+	case err != nil:
+		s.c.Log.WarnContext(ctx, "published, and the signer does not say whether it still holds the keys", "gun", c.gun, "err", err)
+		return nil
+	case held:
+		return nil
+	}
+	err = s.c.Store.Delete(ctx, state, s.c.Now(), *c.by)
+	if err != nil && !errors.Is(err, storage.ErrConflict) && !errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("the keys of %s were forgotten while it was published, and it could not be taken back, so delete it: %w", c.gun, err)
+	}
+	s.heads.drop(c.gun, state.Seq+1)
+	return fmt.Errorf("%w: the keys of %s were forgotten while it was published", storage.ErrConflict, c.gun)
 }
 
 // settle finds out what became of a commit whose answer was an error. It

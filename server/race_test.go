@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/iechor/trust/api"
+	"github.com/iechor/trust/storage"
 	"github.com/iechor/trust/tuf"
 	"github.com/iechor/trust/tuf/tuftest"
 )
@@ -154,6 +156,86 @@ func TestTwoServers(t *testing.T) {
 	}
 	if r := b.get(current(app, tuf.RoleTimestamp)); r.Code != 404 {
 		t.Errorf("the other server serves a deleted repository: %d", r.Code)
+	}
+}
+
+// beforeCommit is a store to which something happens before each commit.
+type beforeCommit struct {
+	storage.Store
+	do func()
+}
+
+func (s beforeCommit) Commit(ctx context.Context, gun tuf.GUN, base *storage.State, files []storage.NewFile, drop []tuf.RoleName, now time.Time, by *storage.Actor) (*storage.State, error) {
+	s.do()
+	return s.Store.Commit(ctx, gun, base, files, drop, now, by)
+}
+
+// Who deletes by way of one server what another one is about to publish for
+// the first time has its keys forgotten. Then nothing is published that could
+// never be renewed, and the name can be used again. Found by the model (seed
+// 854674149).
+func TestDeleteWhileBegun(t *testing.T) {
+	t.Parallel()
+	c := &clock{now: tuftest.Start}
+	for name, test := range map[string]struct {
+		late bool // the commit comes before the keys are forgotten, and else after that
+		want int  // status of the publish
+	}{
+		"before the commit": {false, http.StatusBadRequest},
+		"around the commit": {true, http.StatusOK}, // it was there, and is deleted
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			keys := openSigner(t, filepath.Join(dir, "signer.db"), c.Now)
+			path := filepath.Join(dir, "server.db")
+			var a, b *world
+			deleted := func() {
+				if r := b.do(http.MethodDelete, repository(app), nil); r.Code != http.StatusOK {
+					t.Errorf("DELETE = %d %s", r.Code, r.Body)
+				}
+			}
+			published := 0
+			publish := func() {
+				p := newPublisher(t, a, app)
+				if err := a.upload(t, app, p.first(t, false, tag("first"))...); err == nil {
+					published = http.StatusOK
+				} else {
+					published = err.Status
+				}
+			}
+			var once sync.Once
+			a = newWorldOn(t, beforeCommit{openStore(t, path), func() {
+				if !test.late {
+					once.Do(deleted)
+				}
+			}}, keys, c, nil)
+			b = newWorldOn(t, openStore(t, path), keys, c, func(conf *Config) {
+				conf.Forget = func(ctx context.Context, gun tuf.GUN) error {
+					if test.late {
+						once.Do(publish)
+					}
+					return keys.Forget(ctx, gun)
+				}
+			})
+			if test.late {
+				deleted()
+			} else {
+				publish()
+			}
+			if published != test.want {
+				t.Errorf("the publish was answered with %d, want %d", published, test.want)
+			}
+			for i, w := range []*world{a, b} {
+				if r := w.get(current(app, tuf.RoleTimestamp), "Cache-Control", "no-cache"); r.Code != http.StatusNotFound {
+					t.Errorf("server %d serves what was deleted: %d", i, r.Code)
+				}
+			}
+			p := newPublisher(t, b, app)
+			p.init(t, tag("again"))
+			p.hasTags(t, "targets", "again")
+			p.publish(t, tag("more"))
+		})
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+
+	"github.com/iechor/trust/api"
 )
 
 // A letter is a request under way.
@@ -122,8 +124,20 @@ func (w *world) arrive() {
 	late := w.delayed
 	w.delayed = nil
 	for _, l := range late {
-		if at := w.free(nil); at != nil {
-			_, _ = w.deliver(context.Background(), at, l) // nobody waits for the answer
+		at := w.free(nil)
+		if at == nil {
+			continue
 		}
+		// Nobody waits for the answer. An upload comes too late where somebody
+		// else has published, a deletion is for whatever there is.
+		if l.method != http.MethodDelete {
+			_, _ = w.deliver(context.Background(), at, l)
+			continue
+		}
+		route, err := api.ParsePath(l.path)
+		w.must(err)
+		d := w.oracle.begin(route.GUN, "delete", content{}, "")
+		res, err := w.deliver(context.Background(), at, l)
+		w.oracle.done(d, err == nil && res.StatusCode == http.StatusOK, err == nil && res.StatusCode < http.StatusInternalServerError && res.StatusCode != http.StatusOK)
 	}
 }

@@ -150,8 +150,12 @@ func (w *world) doDelete(rnd *rand.Rand) {
 
 func (w *world) delete(m *machine, rnd *rand.Rand, gun tuf.GUN) error {
 	err := w.try(m, rnd, gun, "delete", content{}, []string{""}, func(r *trust.Repository) error { return r.Delete(context.Background(), true) })
-	delete(m.seen, gun)
-	delete(m.staged, gun)
+	if w.believes(m, gun) == "" {
+		delete(m.seen, gun)
+	}
+	if staged, e := m.repository(gun).Staged(); e == nil && len(staged) == 0 {
+		delete(m.staged, gun)
+	}
 	return err
 }
 
