@@ -94,6 +94,7 @@ func (n wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, io.ErrUnexpectedEOF
 	case "twice":
 		if again := w.free(m.rnd); again != nil {
+			m.doubled = true
 			_, _ = w.deliver(r.Context(), again, l) // nobody waits for that answer
 		}
 	case "within after":

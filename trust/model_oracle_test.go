@@ -182,6 +182,12 @@ func (r *repo) unsure() *deed {
 	return last
 }
 
+// served reports whether a repository that comes from this first root was ever
+// published.
+func (o *oracle) served(gun tuf.GUN, lineage string) bool {
+	return slices.ContainsFunc(o.repos[gun].history, func(p *published) bool { return p.lineage == lineage })
+}
+
 func (o *oracle) know(k tuf.PublicKey) { o.names[k.CanonicalID()] = identity(k) }
 
 // signed notes that the owner of a key signed.

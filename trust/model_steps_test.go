@@ -116,7 +116,7 @@ func (w *world) idle(rnd *rand.Rand, names ...string) *machine {
 
 // arm chooses what goes wrong while m does something.
 func (w *world) arm(m *machine, rnd *rand.Rand) string {
-	m.rnd, m.requests, m.writes = rnd, 0, 0
+	m.rnd, m.requests, m.writes, m.doubled = rnd, 0, 0, false
 	m.fault, m.crash = fault{}, 0
 	if w.calm {
 		return ""
@@ -216,7 +216,8 @@ func (w *world) try(m *machine, rnd *rand.Rand, gun tuf.GUN, what string, sets c
 		d = w.oracle.begin(gun, what, sets, clears...)
 		return do(m.repository(gun))
 	})
-	w.oracle.done(d, err == nil, err != nil && !unknown(err))
+	// One server may refuse, by its clock, what another one takes.
+	w.oracle.done(d, err == nil, err != nil && !unknown(err) && !m.doubled)
 	if (errors.Is(err, trust.ErrGone) || errors.Is(err, tuf.ErrRoot)) && rnd.IntN(2) == 0 {
 		w.heal(m, gun)
 	}
@@ -299,6 +300,10 @@ func (w *world) doStaged(rnd *rand.Rand) {
 	gun, role := w.gunOf(rnd), tuf.RoleTargets
 	if m.name == "bob" {
 		role = tuf.RoleReleases
+	}
+	if has := w.believes(m, gun); has != "" && !w.oracle.served(gun, has) {
+		w.heal(m, gun) // to publish what is staged would be to publish for the first time
+		return
 	}
 	changes, sets := w.edit(rnd, role)
 	m.writes = -1000 // nothing goes wrong yet

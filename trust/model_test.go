@@ -252,15 +252,19 @@ func (w *world) alive(rnd *rand.Rand, gun tuf.GUN) bool {
 	}
 	for range publishes {
 		t, v := w.target(tuf.RoleTargets, "1")
+		changes, sets := []tuf.Change{tuf.AddTarget{Target: t}}, content{"targets:1": v}
+		_, delegated := r.now.content["keys:"+string(tuf.RoleReleases)]
+		_, there := r.now.files[tuf.RoleReleases]
+		switch {
+		case lost && there:
+			changes = append(changes, tuf.Resign{Role: tuf.RoleReleases})
+		case lost && delegated: // its first file may be what was lost
+			t, v := w.target(tuf.RoleReleases, "r1")
+			changes, sets["targets/releases:r1"] = append(changes, tuf.AddTarget{Target: t}), v
+		}
 		err := w.cured(ann, gun, func() error {
-			return w.try(ann, rnd, gun, "publish at the end", content{"targets:1": v}, nil, func(r *trust.Repository) error {
-				_, err := r.AllowLapsed().Publish(context.Background(), func(set *tuf.Set) ([]tuf.Change, error) {
-					changes := []tuf.Change{tuf.AddTarget{Target: t}}
-					if _, there := set.File(tuf.RoleReleases); there && lost {
-						changes = append(changes, tuf.Resign{Role: tuf.RoleReleases})
-					}
-					return changes, nil
-				})
+			return w.try(ann, rnd, gun, "publish at the end", sets, nil, func(r *trust.Repository) error {
+				_, err := r.AllowLapsed().Publish(context.Background(), func(*tuf.Set) ([]tuf.Change, error) { return changes, nil })
 				return err
 			})
 		})
