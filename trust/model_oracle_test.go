@@ -32,6 +32,7 @@ type oracle struct {
 	lineages   map[[32]byte]string          // honest roots, and from which first root they come
 	statements map[statement][32]byte       // what the signer signed
 	facts      map[fact]map[string]string   // what consumers have seen
+	lost       map[[32]byte]bool            // files that were published, and lost when the store was set back
 	ledgers    map[ledger]*standing         // what the signer must know
 	owned      map[string]bool              // keys that are not the server's
 	repos      map[tuf.GUN]*repo
@@ -113,7 +114,7 @@ func (d *deed) write(key string) (string, bool) {
 func newOracle(w *world) *oracle {
 	o := &oracle{
 		w: w, names: map[tuf.CanonicalID]string{}, signatures: map[[32]byte]map[string]bool{}, lineages: map[[32]byte]string{},
-		statements: map[statement][32]byte{}, ledgers: map[ledger]*standing{}, facts: map[fact]map[string]string{}, repos: map[tuf.GUN]*repo{}, owned: map[string]bool{},
+		statements: map[statement][32]byte{}, ledgers: map[ledger]*standing{}, facts: map[fact]map[string]string{}, lost: map[[32]byte]bool{}, repos: map[tuf.GUN]*repo{}, owned: map[string]bool{},
 	}
 	for _, gun := range guns {
 		o.repos[gun] = &repo{deeds: []*deed{{what: "nothing", acked: true, clears: []string{""}}}}
@@ -550,7 +551,9 @@ func (o *oracle) accepted(m *machine, gun tuf.GUN, set *tuf.Set) {
 		if o.facts[f] == nil {
 			o.facts[f] = map[string]string{}
 		}
-		o.facts[f][hex.EncodeToString(d.sum[:])] = m.name
+		if !o.lost[d.sum] { // which the attacker has kept
+			o.facts[f][hex.EncodeToString(d.sum[:])] = m.name
+		}
 		if len(o.facts[f]) > 1 {
 			o.w.fail("%s version %d of %s means different things to %v", role, d.Version, gun, o.facts[f])
 		}
@@ -596,6 +599,13 @@ func (o *oracle) restored(b *backup) {
 			maps.DeleteFunc(o.facts, func(f fact, _ map[string]string) bool {
 				return f.lineage == s.lineage && (f.role.HoldsTargets() || ours && f.role == tuf.RoleSnapshot)
 			})
+		}
+		for _, p := range r.history {
+			for role, d := range p.docs {
+				if s := b.states[gun]; s == nil || p.seq > s.seq && (s.docs[role] == nil || s.docs[role].sum != d.sum) {
+					o.lost[d.sum] = true
+				}
+			}
 		}
 		o.done(o.begin(gun, "set back", sets, ""), true, false)
 		r.now, r.lost = nil, true

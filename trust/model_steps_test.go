@@ -91,7 +91,7 @@ func pick[T any](rnd *rand.Rand, from []T) T { return from[rnd.IntN(len(from))] 
 // which that is about.
 func (w *world) gunOf(rnd *rand.Rand) tuf.GUN {
 	gun := pick(rnd, guns)
-	if w.depth > 0 && rnd.IntN(4) > 0 {
+	if w.depth > 0 && rnd.IntN(4) > 0 && w.about != "" {
 		return w.about
 	}
 	if w.depth == 0 {

@@ -393,3 +393,44 @@ func TestAttackUnsignedFileHidesFloor(t *testing.T) {
 		}
 	}
 }
+
+// attacks.md F5, F12: a machine that dies when it has kept a new root, and
+// nothing of the state below it, remembers which versions of delegations it had
+// seen, although the keys of targets, which delegate, are others now. Found by
+// the model (seed 356756271).
+func TestAttackRollbackAfterInterruptedRotation(t *testing.T) {
+	t.Parallel()
+	for rotate, want := range map[tuf.RoleName]error{
+		tuf.RoleTargets:  tuf.ErrRollback,
+		tuf.RoleSnapshot: nil, // which recovers from a fast-forward, interrupted or not
+	} {
+		repo := released(t)
+		old := repo.Files().Current[tuf.RoleReleases]
+		repo.Publish(t, tuf.Resign{Role: tuf.RoleReleases})
+		before := repo.Trusted(t).Files()
+		repo.RotateKey(t, tuf.RoleTargets)
+		if rotate != tuf.RoleTargets {
+			repo.RotateKey(t, rotate)
+		}
+		disk := []tuf.File{{Role: tuf.RoleRoot, Raw: repo.Files().Current[tuf.RoleRoot]}}
+		for _, f := range before {
+			if f.Role != tuf.RoleRoot {
+				disk = append(disk, f)
+			}
+		}
+		past, err := tuf.Recall(gun, disk, tuf.Options{Now: repo.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := past.Floor(tuf.RoleTargets); got != 0 {
+			t.Errorf("%s: floor %d of targets that the root's keys did not sign", rotate, got)
+		}
+		back := repo.Swap(t, map[tuf.RoleName][]byte{tuf.RoleReleases: old})
+		if _, err := tuftest.Walk(past, back, repo.Now()); !errors.Is(err, want) {
+			t.Errorf("an older delegation after a rotation of the %s key that was interrupted: %v, want %v", rotate, err, want)
+		}
+		if _, err := tuftest.Walk(past, repo.Files(), repo.Now()); err != nil {
+			t.Errorf("the honest state after a rotation of the %s key that was interrupted: %v", rotate, err)
+		}
+	}
+}

@@ -15,6 +15,9 @@ type Past struct {
 	docs  map[RoleName]*document // whose own signatures hold, root included
 	files []File
 	floor map[RoleName]int64
+	// former is what delegated before the keys of targets were changed by the
+	// root, where that root is all of its state that was kept; nil otherwise.
+	former map[RoleName]*document
 }
 
 // Recall makes a Past of files that a machine kept, in any order.
@@ -54,6 +57,9 @@ func Recall(gun GUN, files []File, o Options) (*Past, error) {
 	for _, name := range [...]RoleName{RoleTimestamp, RoleSnapshot, RoleTargets} {
 		p.recall(root.roles[name], raws)
 	}
+	if p.docs[RoleTargets] == nil && p.docs[RoleSnapshot] != nil {
+		p.recallFormer(raws)
+	}
 	for _, name := range slices.Sorted(maps.Keys(raws)) {
 		f := File{Role: name, Raw: raws[name]}
 		if d := p.docs[name]; d != nil {
@@ -83,6 +89,31 @@ func (p *Past) recall(role Role, raws map[RoleName][]byte) {
 	for _, child := range d.delegations {
 		p.recall(child.Role, raws)
 	}
+}
+
+// recallFormer recalls which versions of delegations were seen below targets
+// that the root's keys did not sign. A root is kept before the files that belong
+// to it: a machine that dies in between must not forget what an update that is
+// not interrupted remembers, which is these versions as long as the keys of the
+// snapshot are the same (adoptRoot). Nothing else of these files counts.
+func (p *Past) recallFormer(raws map[RoleName][]byte) {
+	targets, err := decode(p.o, RoleTargets, raws[RoleTargets])
+	if err != nil {
+		return
+	}
+	p.former = map[RoleName]*document{RoleTargets: targets}
+	below := &Past{o: p.o, docs: p.former, floor: p.floor}
+	for _, child := range targets.delegations {
+		below.recall(child.Role, raws)
+	}
+}
+
+// knew returns a delegation as it was when its versions were seen.
+func (p *Past) knew(name RoleName) (Role, bool) {
+	if r, ok := roleIn(p.docs, name); ok {
+		return r, ok
+	}
+	return roleIn(p.former, name)
 }
 
 // GUN returns the name of the repository.

@@ -505,7 +505,7 @@ func (u *Update) sameBefore(role Role) bool {
 	if u.past == nil {
 		return false
 	}
-	old, ok := u.past.Role(role.Name)
+	old, ok := u.past.knew(role.Name)
 	return ok && sameKeys(old, role)
 }
 
@@ -516,7 +516,7 @@ func (u *Update) madeAnew(role Role) bool {
 	if u.past == nil {
 		return false
 	}
-	old, ok := u.past.Role(role.Name)
+	old, ok := u.past.knew(role.Name)
 	return ok && !sharesKey(old, role)
 }
 
