@@ -84,6 +84,7 @@ type machine struct {
 	writes   int
 	crash    int
 	crashed  bool
+	deed     *deed
 	doubled  bool // a request of it was answered by two servers
 	evil     func(path string) (int, []byte)
 }

@@ -17,6 +17,7 @@ type letter struct {
 	method, path string
 	header       http.Header
 	body         []byte
+	deed         *deed // that it belongs to; nil: none
 }
 
 // deliver has an instance answer a request, and restarts it if it died.
@@ -49,7 +50,7 @@ func (n wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		body, err = io.ReadAll(r.Body)
 		w.must(err)
 	}
-	l := letter{r.Method, r.URL.RequestURI(), r.Header.Clone(), body}
+	l := letter{r.Method, r.URL.RequestURI(), r.Header.Clone(), body, m.deed}
 	if m.evil != nil && r.Method == http.MethodGet {
 		status, raw := m.evil(r.URL.Path)
 		rec := httptest.NewRecorder()
@@ -130,15 +131,17 @@ func (w *world) arrive() {
 			continue
 		}
 		// Nobody waits for the answer. An upload comes too late where somebody
-		// else has published, a deletion is for whatever there is.
-		if l.method != http.MethodDelete {
+		// else has published, but not where the store was set back; a deletion
+		// is for whatever there is.
+		route, err := api.ParsePath(l.path)
+		w.must(err)
+		if l.deed == nil || route.Kind != api.Repository {
 			_, _ = w.deliver(context.Background(), at, l)
 			continue
 		}
-		route, err := api.ParsePath(l.path)
-		w.must(err)
-		d := w.oracle.begin(route.GUN, "delete", content{}, "")
+		d := w.oracle.begin(route.GUN, l.deed.what, l.deed.sets, l.deed.clears...)
 		res, err := w.deliver(context.Background(), at, l)
-		w.oracle.done(d, err == nil && res.StatusCode == http.StatusOK, err == nil && res.StatusCode < http.StatusInternalServerError && res.StatusCode != http.StatusOK)
+		ok := err == nil && res.StatusCode == http.StatusOK
+		w.oracle.done(d, ok && l.method == http.MethodDelete, err == nil && !ok && res.StatusCode < http.StatusInternalServerError)
 	}
 }

@@ -116,7 +116,7 @@ func (w *world) idle(rnd *rand.Rand, names ...string) *machine {
 
 // arm chooses what goes wrong while m does something.
 func (w *world) arm(m *machine, rnd *rand.Rand) string {
-	m.rnd, m.requests, m.writes, m.doubled = rnd, 0, 0, false
+	m.rnd, m.requests, m.writes, m.doubled, m.deed = rnd, 0, 0, false, nil
 	m.fault, m.crash = fault{}, 0
 	if w.calm {
 		return ""
@@ -214,6 +214,7 @@ func (w *world) try(m *machine, rnd *rand.Rand, gun tuf.GUN, what string, sets c
 	var d *deed
 	err := w.use(m, rnd, fmt.Sprintf("%s of %s", what, gun), func() error {
 		d = w.oracle.begin(gun, what, sets, clears...)
+		m.deed = d
 		return do(m.repository(gun))
 	})
 	// One server may refuse, by its clock, what another one takes.
@@ -458,7 +459,7 @@ func (w *world) doOvertake(rnd *rand.Rand) {
 	}
 	w.note("server %d is asked for %s", n.id, gun)
 	timestamp := api.Route{Kind: api.FileCurrent, GUN: gun, Role: tuf.RoleTimestamp}
-	_, _ = w.deliver(context.Background(), n, letter{http.MethodGet, timestamp.Path(), http.Header{}, nil}) // who asked first may get either
+	_, _ = w.deliver(context.Background(), n, letter{method: http.MethodGet, path: timestamp.Path(), header: http.Header{}}) // who asked first may get either
 	n.meanwhile = nil
 }
 
