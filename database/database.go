@@ -5,12 +5,14 @@
 // Open a [sql.DB] with the driver of your choice, hand it to [New], bring the
 // schema up with [DB.Migrate], then read in [DB.View] and write in
 // [DB.Update]. Queries are written once, with ? as placeholder, in the part of
-// SQL that the three dialects share.
+// SQL that the three dialects share. A driver of MySQL must count rows that
+// were found; where it takes several statements at once, with parameters, it
+// says so (TakesPackets).
 //
 // The package imports no driver: it knows errors by their methods and codes.
 // A [Chain] is an append-only log in a table of it, which can be verified.
 // A [Group] runs together what several callers ask for at once.
-// Read database.go, then rows.go, postgres.go, statements.go, migrate.go,
+// Read database.go, then rows.go, server.go, statements.go, migrate.go,
 // errors.go, chain.go, group.go.
 package database
 
@@ -124,13 +126,13 @@ const (
 //
 // fn must not call Update: on SQLite it would wait for itself until ctx ends.
 func (d *DB) Update(ctx context.Context, fn func(*Tx) error) error {
-	return d.UpdateAfter(ctx, "", fn)
+	return d.update(ctx, "", fn)
 }
 
-// UpdateAfter is Update for a transaction that begins with these statements,
-// which have neither parameters nor results. On PostgreSQL they take no round
-// trip of their own; on other dialects there must be none.
-func (d *DB) UpdateAfter(ctx context.Context, first string, fn func(*Tx) error) (err error) {
+// update is Update for a transaction that begins with these statements, which
+// have neither parameters nor results, and take no round trip of their own
+// where that can be. On SQLite there must be none.
+func (d *DB) update(ctx context.Context, first string, fn func(*Tx) error) (err error) {
 	ctx, end := d.around(ctx, "update")
 	defer func() { end(err) }()
 	m := mode{first: first} // SQLite is always serializable, a session of MySQL if nothing else is said
@@ -148,7 +150,10 @@ func (d *DB) UpdateAfter(ctx context.Context, first string, fn func(*Tx) error) 
 // On PostgreSQL then may be one more statement to begin with.
 func (d *DB) InTurn(ctx context.Context, table, then string, fn func(*Tx) error) error {
 	first := ""
-	if d.dialect == PostgreSQL {
+	switch d.dialect {
+	case MySQL: // with INTO there is no result in the way of the first one that is asked for
+		first = "SELECT id INTO @turn FROM " + table + " WHERE id = 1 FOR UPDATE"
+	case PostgreSQL:
 		// LOCK is the one statement that waits before what is visible is fixed.
 		// Everything is found by an index, also while tables are so small that
 		// reading all of one would be cheaper: that is one plan for all times,
@@ -158,14 +163,7 @@ func (d *DB) InTurn(ctx context.Context, table, then string, fn func(*Tx) error)
 			first += "; " + then
 		}
 	}
-	return d.UpdateAfter(ctx, first, func(t *Tx) error {
-		if t.dialect == MySQL {
-			if err := t.QueryRow(ctx, "SELECT id FROM "+table+" WHERE id = 1 FOR UPDATE").Scan(new(int64)); err != nil {
-				return fmt.Errorf("wait for a turn: %w", err)
-			}
-		}
-		return fn(t)
-	})
+	return d.update(ctx, first, fn)
 }
 
 // View runs fn in a read transaction: everything it reads is of one moment.
@@ -180,7 +178,7 @@ func (d *DB) View(ctx context.Context, fn func(*Tx) error) (err error) {
 
 // Look is View for an fn that asks with a single statement, which is of one
 // moment by itself: where the database is a server, that takes one round trip
-// instead of three or four.
+// instead of two to four.
 func (d *DB) Look(ctx context.Context, fn func(*Tx) error) (err error) {
 	if d.dialect == SQLite {
 		return d.View(ctx, fn)
@@ -207,7 +205,7 @@ func (d *DB) around(ctx context.Context, what string) (context.Context, func(err
 // A mode is how a transaction begins.
 type mode struct {
 	options *sql.TxOptions
-	first   string // see [DB.UpdateAfter]
+	first   string // see [DB.update]
 }
 
 func (m mode) readOnly() bool { return m.options != nil && m.options.ReadOnly }
@@ -276,11 +274,6 @@ func (d *DB) wait() bool {
 	return since == 0 || now-since < int64(patience)
 }
 
-// A beginner starts transactions: a *sql.DB or *sql.Conn.
-type beginner interface {
-	BeginTx(context.Context, *sql.TxOptions) (*sql.Tx, error)
-}
-
 func (d *DB) write(ctx context.Context, m mode, fn func(*Tx) error) error {
 	if d.writing != nil {
 		select {
@@ -297,22 +290,14 @@ func (d *DB) write(ctx context.Context, m mode, fn func(*Tx) error) error {
 // out to be of no use.
 func (d *DB) once(ctx context.Context, m mode, fn func(*Tx) error) error {
 	if d.dialect == SQLite {
-		return d.on(ctx, d.db, m, fn)
+		return d.on(ctx, m, fn)
 	}
 	conn, err := d.db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", d.dialect.unreachable(err))
 	}
 	defer func() { _ = conn.Close() }() // back to the pool, if it is not gone
-	return d.judged(conn, d.onConn(ctx, conn, m, fn))
-}
-
-// onConn runs a transaction on a connection to a server.
-func (d *DB) onConn(ctx context.Context, conn *sql.Conn, m mode, fn func(*Tx) error) error {
-	if d.dialect == PostgreSQL {
-		return d.onPostgres(ctx, conn, m, fn)
-	}
-	return d.on(ctx, conn, m, fn)
+	return d.judged(conn, d.onServer(ctx, conn, m, fn))
 }
 
 // judged returns err, what became of a transaction on conn; as [*lost] if the
@@ -337,14 +322,13 @@ func (d *DB) judged(conn *sql.Conn, err error) error {
 	return &lost{err}
 }
 
-// on runs a transaction on b.
-func (d *DB) on(ctx context.Context, b beginner, m mode, fn func(*Tx) error) error {
-	tx, err := b.BeginTx(ctx, m.options)
+// on runs a transaction of SQLite.
+func (d *DB) on(ctx context.Context, m mode, fn func(*Tx) error) error {
+	tx, err := d.db.BeginTx(ctx, m.options)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
-	// Also when fn panics. After a commit this does nothing, and where it
-	// cannot be sent the server rolls back by itself.
+	// Also when fn panics. After a commit this does nothing.
 	defer func() { _ = tx.Rollback() }()
 	if err := fn(&Tx{run: tx, dialect: d.dialect}); err != nil {
 		return err
@@ -371,12 +355,13 @@ func (d *DB) commitError(m mode, err error) error {
 type Tx struct {
 	run      runner
 	dialect  Dialect
+	packets  bool        // several statements may be sent at once
+	begin    string      // what goes before the first statement, with a semicolon; empty: nothing more
 	prepared *statements // nil: none
 	missed   []string    // statements that were not in prepared
 }
 
-// A runner is a *sql.Tx, or the *sql.Conn of a single statement or of a
-// transaction of PostgreSQL.
+// A runner is a *sql.Tx, or, where there is a server, a *sql.Conn.
 type runner interface {
 	ExecContext(context.Context, string, ...any) (sql.Result, error)
 	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
@@ -389,7 +374,7 @@ func (t *Tx) Dialect() Dialect { return t.dialect }
 
 // Exec runs a statement with ? placeholders.
 func (t *Tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	query = t.dialect.rebind(query)
+	query = t.text(query)
 	if stmt := t.statement(ctx, query); stmt != nil {
 		return stmt.ExecContext(ctx, args...)
 	}
@@ -399,7 +384,7 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, e
 // Query runs a query with ? placeholders. The caller closes the rows, and does
 // so before the next call: not every driver can do two things at once.
 func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	query = t.dialect.rebind(query)
+	query = t.text(query)
 	if stmt := t.statement(ctx, query); stmt != nil {
 		return stmt.QueryContext(ctx, args...)
 	}
@@ -409,11 +394,18 @@ func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, e
 // QueryRow runs a query with ? placeholders that returns at most one row; its
 // Scan returns [sql.ErrNoRows] when there is none.
 func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	query = t.dialect.rebind(query)
+	query = t.text(query)
 	if stmt := t.statement(ctx, query); stmt != nil {
 		return stmt.QueryRowContext(ctx, args...)
 	}
 	return t.run.QueryRowContext(ctx, query, args...)
+}
+
+// text returns what is sent for query.
+func (t *Tx) text(query string) string {
+	query = t.begin + t.dialect.rebind(query)
+	t.begin = ""
+	return query
 }
 
 // statement returns the statement as it was prepared for the connection of t,

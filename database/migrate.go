@@ -157,7 +157,7 @@ func (d *DB) migrate(ctx context.Context, component string, steps []migration) e
 		}
 		defer release()
 	}
-	return d.judged(conn, d.onConn(ctx, conn, mode{}, func(t *Tx) error {
+	return d.judged(conn, d.onServer(ctx, conn, mode{}, func(t *Tx) error {
 		if d.dialect == PostgreSQL {
 			// The isolation level is read committed here: a snapshot taken
 			// before the wait for this lock would not show what the other did.

@@ -31,9 +31,9 @@ var ErrMissed = errors.New("a row that was to be changed is not there")
 
 // Write writes rows of several tables, those of all that come first before
 // those that refer to them, in as few statements as the database takes: one on
-// PostgreSQL, one for each table on MySQL; SQLite is not asked over a line. No
-// row may be meant twice. The error matches [ErrMissed] if one that was to be
-// changed is not there.
+// PostgreSQL, one for each table on MySQL, in one packet where that is safe;
+// SQLite is not asked over a line. No row may be meant twice. The error matches
+// [ErrMissed] if one that was to be changed is not there.
 func (t *Tx) Write(ctx context.Context, all ...Rows) error {
 	var some []Rows
 	for _, r := range all {
@@ -41,8 +41,13 @@ func (t *Tx) Write(ctx context.Context, all ...Rows) error {
 			some = append(some, r)
 		}
 	}
-	if t.dialect == PostgreSQL && len(some) > 0 {
+	switch {
+	case len(some) == 0:
+		return nil
+	case t.dialect == PostgreSQL:
 		return t.writeTogether(ctx, some)
+	case t.packets:
+		return t.writeInTurn(ctx, some)
 	}
 	for _, r := range some {
 		if err := t.writeEach(ctx, r); err != nil {
@@ -56,7 +61,7 @@ func (t *Tx) Write(ctx context.Context, all ...Rows) error {
 // at references when it is done. The text does not depend on how many rows
 // there are, so that it is parsed and planned once for each connection.
 func (t *Tx) writeTogether(ctx context.Context, all []Rows) error {
-	var with, counts, tables []string
+	var with, counts []string
 	var args []any
 	done := make([]int64, len(all))
 	to := make([]any, len(all))
@@ -82,10 +87,10 @@ func (t *Tx) writeTogether(ctx context.Context, all []Rows) error {
 		}
 		with = append(with, fmt.Sprintf("w%d AS (%s RETURNING 1)", i, text))
 		counts = append(counts, fmt.Sprintf("(SELECT COUNT(*) FROM w%d)", i))
-		tables, to[i] = append(tables, r.Table), &done[i]
+		to[i] = &done[i]
 	}
 	if err := t.QueryRow(ctx, "WITH "+strings.Join(with, ", ")+" SELECT "+strings.Join(counts, ", "), args...).Scan(to...); err != nil {
-		return fmt.Errorf("write %s: %w", strings.Join(tables, ", "), err)
+		return fmt.Errorf("write %s: %w", tables(all), err)
 	}
 	for i, r := range all {
 		if err := r.written(done[i], len(r.Values)); err != nil {
@@ -132,13 +137,76 @@ func pairs(columns []string, format string, with []string, separator string) str
 	return strings.Join(all, separator)
 }
 
-// maxRows bounds the rows of one statement.
-const maxRows = 500
+// What MySQL is sent at once: rows of a statement, and bytes of values in a
+// packet, unless one statement has more by itself.
+const (
+	maxRows  = 500
+	maxBytes = 1 << 20
+)
 
-// writeEach writes the rows of one table on the other dialects. MySQL would take
-// the statements of all tables at once, but a Galera node that rolls a
-// transaction back between two of them, because another node has committed,
-// goes on with the rest, outside of any transaction.
+// writeInTurn writes the rows of one table after the other with statements of
+// MySQL that are sent together.
+func (t *Tx) writeInTurn(ctx context.Context, all []Rows) error {
+	var texts []string
+	var values []any
+	var of []Rows // of each text: the table, and the rows that it is to write
+	bytes := 0
+	send := func() error {
+		met, err := t.execAll(ctx, texts, values)
+		if err != nil {
+			return fmt.Errorf("write %s: %w", tables(of), err)
+		}
+		for i, n := range met {
+			if err := of[i].written(n, len(of[i].Values)); err != nil {
+				return err
+			}
+		}
+		texts, values, of, bytes = nil, nil, nil, 0
+		return nil
+	}
+	for _, r := range all {
+		for rows := range slices.Chunk(r.Values, maxRows) {
+			r.Values = rows
+			text, args := r.statement(MySQL, rows)
+			n := size(args)
+			if len(texts) > 0 && bytes+n > maxBytes {
+				if err := send(); err != nil {
+					return err
+				}
+			}
+			texts, values, of, bytes = append(texts, text), append(values, args...), append(of, r), bytes+n
+		}
+	}
+	return send()
+}
+
+// size returns about how many bytes values take in a statement.
+func size(values []any) (n int) {
+	for _, v := range values {
+		n += 8
+		switch v := v.(type) {
+		case string:
+			n += len(v)
+		case []byte:
+			n += len(v)
+		}
+	}
+	return n
+}
+
+// tables names the tables of all.
+func tables(all []Rows) string {
+	var names []string
+	for _, r := range all {
+		if !slices.Contains(names, r.Table) {
+			names = append(names, r.Table)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// writeEach writes the rows of one table on the other dialects, and where each
+// statement must be answered before the next one.
 func (t *Tx) writeEach(ctx context.Context, r Rows) error {
 	most := maxRows
 	if t.dialect == SQLite {

@@ -203,6 +203,38 @@ func TestWriteMuch(t *testing.T) {
 	})
 }
 
+// Where several statements are sent at once, none of those behind one that
+// fails is run.
+func TestPacketEndsWithAFailure(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	d := withParents(t, databasetest.MariaDB)
+	if !databasetest.TakesPackets(t, d) {
+		t.Fatal("a server of its own is sent one statement at a time")
+	}
+	parent := func(id int64) database.Rows {
+		return database.Rows{Table: "parents", Set: []string{"id", "name"}, Values: [][]any{{id, "one"}}}
+	}
+	child := database.Rows{Table: "children", Set: []string{"id", "name", "parent", "n"}, Values: [][]any{{int64(1), "a", int64(1), int64(1)}}}
+	if err := d.Update(ctx, func(x *database.Tx) error {
+		if err := x.Write(ctx, parent(1)); err != nil {
+			return err
+		}
+		if err := x.Write(ctx, parent(2), parent(1), child); !database.IsUnique(err) {
+			t.Errorf("Write of a row that is there = %v", err)
+		}
+		return nil // which nobody does; it shows what was run
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var two, children int
+	if err := d.View(ctx, func(x *database.Tx) error {
+		return x.QueryRow(ctx, "SELECT (SELECT COUNT(*) FROM parents WHERE id = 2), (SELECT COUNT(*) FROM children)").Scan(&two, &children)
+	}); err != nil || two != 1 || children != 0 {
+		t.Errorf("before the failure %d rows were written and behind it %d, %v; want 1 and 0", two, children, err)
+	}
+}
+
 // A transaction in which nothing is asked is one all the same, as is one whose
 // first statement fails.
 func TestEmptyTransaction(t *testing.T) {

@@ -52,6 +52,14 @@ func (c *Counter) Add(values ...string) {
 	c.n[at].Add(1)
 }
 
+// Total returns how many events were counted, whatever their labels.
+func (c *Counter) Total() (n int64) {
+	for i := range c.n {
+		n += c.n[i].Load()
+	}
+	return n
+}
+
 // bounds of the buckets, in seconds.
 var bounds = [...]float64{.001, .005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30}
 

@@ -27,6 +27,9 @@ func TestPage(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if n := c.Total(); n != 1600 {
+		t.Errorf("Total = %d, want 1600", n)
+	}
 	var p metrics.Page
 	p.Counter("c_total", "Some.", c)
 	p.Histogram("h_seconds", "Some.", h)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/iechor/trust/storage/storagetest"
 	"github.com/iechor/trust/tuf"
+	"github.com/iechor/trust/tuf/tuftest"
 )
 
 func TestConditionalRequests(t *testing.T) {
@@ -244,25 +245,33 @@ func (n *nowhere) Header() http.Header         { return n.h }
 func (n *nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (n *nowhere) WriteHeader(int)             {}
 
-// BenchmarkPublish is one more tag in 5,000: the server's part of it alone.
+// BenchmarkPublish is one more tag, in a small repository and in one of 5,000:
+// the server's part of it, and the signer's, alone.
 func BenchmarkPublish(b *testing.B) {
-	c := &clock{now: time.Now()}
-	dir := b.TempDir()
-	w := newWorldOn(b, openStore(b, filepath.Join(dir, "server.db")), openSigner(b, filepath.Join(dir, "signer.db"), c.Now), c, nil)
-	p := newPublisher(b, w, app)
-	var tags []tuf.Change
-	for i := range 5000 {
-		tags = append(tags, tag(fmt.Sprint("v1.", i)))
-	}
-	p.init(b, tags...)
-	n := 0
-	for b.Loop() {
-		b.StopTimer()
-		n++
-		files := p.files(b, tag(fmt.Sprint("v2.", n)))
-		b.StartTimer()
-		if err := w.upload(b, app, files...); err != nil {
-			b.Fatal(err)
-		}
+	for _, many := range []int{10, 5000} {
+		b.Run(fmt.Sprint(many), func(b *testing.B) {
+			c := &clock{now: time.Now()}
+			dir := b.TempDir()
+			w := newWorldOn(b, openStore(b, filepath.Join(dir, "server.db")), openSigner(b, filepath.Join(dir, "signer.db"), c.Now), c, nil)
+			p := newPublisher(b, w, app)
+			var tags []tuf.Change
+			for i := range many {
+				tags = append(tags, tag(fmt.Sprint("v1.", i)))
+			}
+			p.init(b, tags...)
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				b.StopTimer()
+				n++
+				moved := tuftest.Target(fmt.Sprint("v1.", n))
+				moved.Name = "latest"
+				files := p.files(b, tuf.AddTarget{Target: moved})
+				b.StartTimer()
+				if err := w.upload(b, app, files...); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

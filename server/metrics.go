@@ -20,6 +20,9 @@ type counters struct {
 	cache     *metrics.Counter
 }
 
+// Published returns how many uploads this process has made current.
+func (s *Server) Published() int64 { return s.counters.published.Total() }
+
 func newCounters() counters {
 	var names []string
 	for op := range operations {

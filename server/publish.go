@@ -65,21 +65,31 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by 
 		return err
 	}
 	defer unlock()
-	floors := map[tuf.RoleName]int64{}
-	var before *storage.State
+	floors := map[tuf.RoleName]int64{} // of what is built on
+	var before *base                   // the last that the store was asked about
 	for try := range conflicts {
-		b, err := s.base(ctx, gun)
+		var b *base
+		var err error
+		if try == 0 {
+			b = s.supposed(gun)
+		}
+		if b == nil {
+			b, err = s.base(ctx, gun)
+		}
 		switch {
 		case errors.Is(err, storage.ErrConflict):
 			continue
 		case err != nil:
 			return &failure{api.Unknown, err} // also if it is about a stored file
-		case try > 0 && up.clashes(before, b.state):
+		case before != nil && up.clashes(before.state, b.state):
 			return versionClash()
 		}
-		before = b.state
+		if !b.supposed {
+			before = b
+		}
 		c, err := s.prepare(ctx, b, up, floors)
 		if s.overtaken(ctx, b, err) {
+			clear(floors)
 			continue
 		}
 		if err != nil {
@@ -98,6 +108,7 @@ func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by 
 			}
 			floors[version.Role] = max(floors[version.Role], version.Have)
 		case errors.Is(err, storage.ErrConflict):
+			clear(floors)
 		case err != nil:
 			return &failure{api.Updating, err}
 		default:
@@ -132,25 +143,35 @@ func noRoot() error {
 	return invalid(api.BadValidation, "no pre-existing root and no root provided in update.")
 }
 
-// overtaken reports whether err is the signer's refusal only because another
-// instance has published on top of b meanwhile. If b is still current, the
-// signer knows of something that the store has lost, and an operator must act.
+// supposed returns what this server published last of gun, if it has not heard
+// of anything since; else nil.
+func (s *Server) supposed(gun tuf.GUN) *base {
+	if h := s.heads.known(gun); h != nil {
+		return s.recalled.last(gun, h.seq)
+	}
+	return nil
+}
+
+// overtaken reports whether err may be there only because b is not current any
+// more: another instance has published on top of it, which the signer knows, or
+// had done so before, when b was supposed. If b is still current, the signer
+// knows of something that the store has lost, and an operator must act.
 func (s *Server) overtaken(ctx context.Context, b *base, err error) bool {
-	if restored := new(api.RestoredError); !errors.As(err, &restored) {
+	if restored := new(api.RestoredError); !errors.As(err, &restored) && (err == nil || !b.supposed) {
 		return false
 	}
-	var have, seq int64
+	var have, is storage.State
 	if b.state != nil {
-		have = b.state.Seq
+		have = *b.state
 	}
 	now, err := s.c.Store.Current(ctx, b.gun)
 	switch {
 	case err == nil:
-		seq = now.Seq
+		is = *now
 	case !errors.Is(err, storage.ErrNotFound):
-		return false
+		return b.supposed // nobody is judged by that; and if the store is away, that is what is said
 	}
-	return seq != have
+	return is.Seq != have.Seq || is.Roles[tuf.RoleTimestamp].SHA256 != have.Roles[tuf.RoleTimestamp].SHA256
 }
 
 // A failure is an internal error, whatever it wraps, and the code under which
@@ -172,6 +193,10 @@ type base struct {
 	raws  map[tuf.RoleName][]byte
 	// linked is the snapshot that the current timestamp names.
 	linked []byte
+	// supposed says that the store was not asked whether this is current. If it
+	// is not, the store refuses what is built on it; what else is refused on top
+	// of it may be so because of that.
+	supposed bool
 }
 
 func (b *base) floors() map[tuf.RoleName]int64 {

@@ -17,29 +17,37 @@ const (
 
 // recalled keeps what this server has published last, verified and decoded, for
 // the next publish to build on. It does not say what is published: that the
-// store does, and only what is current by it, file for file, is built on. The
-// zero recalled works.
+// store does, when it is asked before, or at the latest when it is to commit
+// what was built. The zero recalled works.
 type recalled struct {
 	mu    sync.Mutex
 	bytes int               // guarded by mu
 	m     map[tuf.GUN]*base // guarded by mu
 }
 
-// of returns what is kept of the state, or nil.
-func (r *recalled) of(state *storage.State) *base {
+// last returns what is kept of gun, if that is its state of this number, which
+// is supposed to be current; or nil.
+func (r *recalled) last(gun tuf.GUN, seq int64) *base {
 	r.mu.Lock()
-	b := r.m[state.GUN]
-	r.mu.Unlock()
-	if b == nil || b.state.Seq != state.Seq || b.state.Incarnation != state.Incarnation {
-		return nil
-	}
-	same := func(a, b storage.Entry) bool { return a.SHA256 == b.SHA256 && a.Version == b.Version }
-	if !maps.EqualFunc(b.state.Roles, state.Roles, same) {
+	defer r.mu.Unlock()
+	b := r.m[gun]
+	if b == nil || b.state.Seq != seq {
 		return nil
 	}
 	now := *b
-	now.state = state
+	now.supposed = true
 	return &now
+}
+
+// of returns what is kept of the state, or nil.
+func (r *recalled) of(state *storage.State) *base {
+	b := r.last(state.GUN, state.Seq)
+	same := func(a, b storage.Entry) bool { return a.SHA256 == b.SHA256 && a.Version == b.Version }
+	if b == nil || b.state.Incarnation != state.Incarnation || !maps.EqualFunc(b.state.Roles, state.Roles, same) {
+		return nil
+	}
+	b.state, b.supposed = state, false
+	return b
 }
 
 // keep keeps set, which has become state, unless it is large, or not all of it.

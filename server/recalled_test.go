@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"net/http"
 	"testing"
 	"time"
 
+	"github.com/iechor/trust/api"
 	"github.com/iechor/trust/storage"
+	"github.com/iechor/trust/storage/storagetest"
 	"github.com/iechor/trust/tuf"
 	"github.com/iechor/trust/tuf/tuftest"
 )
@@ -88,6 +91,104 @@ func TestAttackStaleMemoryIsNotBuiltOn(t *testing.T) {
 	restored.Roles[tuf.RoleTargets] = e
 	if b.recalled.of(&restored) != nil {
 		t.Error("another file counts as the one that is kept")
+	}
+}
+
+// What a server supposes to be current is its own affair: nobody is refused, or
+// let in, because it supposes wrongly.
+func TestAttackSuppositionIsNotJudgedBy(t *testing.T) {
+	t.Parallel()
+	a, b, _ := newWorlds(t)
+	p := newPublisher(t, a, app)
+	p.init(t, tag("first"))
+	hear := func() {
+		t.Helper()
+		if err := a.heads.poll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a.supposed(app) != nil {
+		t.Error("a server that hears of nothing supposes something")
+	}
+	hear()
+	supposes := func(version int64) {
+		t.Helper()
+		kept := a.supposed(app)
+		if kept == nil || !kept.supposed || kept.state.Roles[tuf.RoleTargets].Version != version {
+			t.Fatalf("the server supposes %+v, want targets version %d", kept, version)
+		}
+	}
+	p.publish(t, tag("by a"))
+	supposes(2)
+
+	// From here on publishers read from b, which asks its store each time.
+	p.w = b
+	through := func(files ...tuf.File) *api.Error { return a.upload(t, app, files...) }
+
+	// Other keys since, which the other server knows.
+	thief := p.targetsKey()
+	targets := tuftest.Key("new targets")
+	p.ring.Add(targets)
+	p.publish(t, tuf.ReplaceKeys{Role: tuf.NewRole(tuf.RoleTargets, 1, targets.PublicKey())})
+	supposes(2)
+	before := b.state(t, app)
+	if err := through(edited(t, fileOf(t, p.clone().files(t, tag("by a thief")), tuf.RoleTargets), nil, thief)); err == nil {
+		t.Error("a key that was replaced through another server signs here")
+	}
+	if now := b.state(t, app); now.Seq != before.Seq {
+		t.Errorf("what was refused became state %d", now.Seq)
+	}
+	supposes(2)
+	files := p.files(t, tag("with the new key"))
+	a.store.Inject(storagetest.Fault{Method: "Current"})
+	if err := through(files...); err == nil || err.Code != api.Unknown {
+		t.Errorf("a publish with keys that came through another server, while the store cannot be asked = %v, want %s", err, api.Unknown)
+	}
+	a.store.Heal()
+	supposes(2)
+	if err := through(files...); err != nil {
+		t.Errorf("a publish with keys that came through another server: %v", err)
+	}
+	p.hasTags(t, tuf.RoleTargets, "first", "by a", "with the new key")
+
+	// A version that was taken meanwhile is taken.
+	late := p.clone().files(t, tag("late"))
+	p.publish(t, tag("by b"))
+	if err := through(late...); err == nil || err.Code != api.Version {
+		t.Errorf("an upload of a version that was published through another server = %v, want %s", err, api.Version)
+	}
+	p.hasTags(t, tuf.RoleTargets, "first", "by a", "with the new key", "by b")
+
+	// What follows what was published through another server is nothing but the
+	// next one. The signer is not troubled with older states, once the server has
+	// heard of it.
+	hear()
+	if a.supposed(app) != nil {
+		t.Error("the server supposes what it has heard was replaced")
+	}
+	if err := through(p.files(t, tag("on top of it"))...); err != nil {
+		t.Errorf("a publish on top of another server's: %v", err)
+	}
+	p.hasTags(t, tuf.RoleTargets, "first", "by a", "with the new key", "by b", "on top of it")
+
+	// A repository that was deleted through another server is gone.
+	files = p.clone().files(t, tag("too late"))
+	if r := b.do(http.MethodDelete, repository(app), nil); r.Code != http.StatusOK {
+		t.Fatalf("DELETE = %d %s", r.Code, r.Body)
+	}
+	if a.supposed(app) == nil {
+		t.Fatal("the server supposes nothing")
+	}
+	if err := through(fileOf(t, files, tuf.RoleTargets)); err == nil || err.Code != api.InvalidUpdate {
+		t.Errorf("an upload to what was deleted through another server = %v, want %s", err, api.InvalidUpdate)
+	}
+	p.past = nil
+	if err := through(p.first(t, false, tag("anew"))...); err != nil {
+		t.Errorf("a repository that begins anew: %v", err)
+	}
+	p.hasTags(t, tuf.RoleTargets, "anew")
+	if v := b.state(t, app).Roles[tuf.RoleTimestamp].Version; v != 1 {
+		t.Errorf("what begins anew begins with timestamp version %d", v)
 	}
 }
 

@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -176,9 +177,20 @@ type writes struct {
 	entries      []AuditEntry
 }
 
+// selectKnown reads all that a batch is judged by with one statement, because
+// each takes a round trip: keys, first, whose columns have types, the ledger,
+// signatures, and the end of the audit log.
+var selectKnown = `SELECT 'key' AS kind, gun, role, id, key_type, state, kek, token, public_key, wrapped, incarnation, first_used_at, 0 AS n1, 0 AS n2, 0 AS n3, 0 AS n4, 0 AS n5
+		FROM signer_keys WHERE gun %[1]s AND state <> ?
+	UNION ALL SELECT 'ledger', gun, '', '', '', '', NULL, NULL, NULL, NULL, incarnation, seq, ` + floorColumns + `
+		FROM signer_ledger WHERE gun %[1]s
+	UNION ALL SELECT 'statement', gun, role, key_id, method, '', NULL, NULL, payload, signature, incarnation, version, 0, 0, 0, 0, 0
+		FROM signer_statements WHERE payload %[2]s
+	UNION ALL SELECT 'audit', '', '', '', '', '', NULL, NULL, hash, NULL, id, 0, 0, 0, 0, 0, 0
+		FROM signer_audit WHERE id = (SELECT MAX(id) FROM signer_audit)`
+
 // recallAll reads what the batch is judged by.
 func recallAll(ctx context.Context, x *database.Tx, batch []signing) (*known, error) {
-	k := &known{keys: map[tuf.GUN][]keyRow{}, ledger: map[ledgerKey]ledgerRow{}, statements: map[[32]byte][]statementRow{}}
 	var guns []string
 	var sums [][]byte
 	for _, q := range batch {
@@ -189,49 +201,53 @@ func recallAll(ctx context.Context, x *database.Tx, batch []signing) (*known, er
 			sums = append(sums, sum[:])
 		}
 	}
-	in, args := database.In(x.Dialect(), guns)
-	keys, err := keyRows(ctx, x, "SELECT "+keyColumns+" FROM signer_keys WHERE gun "+in+" AND state <> ? ORDER BY first_used_at DESC, id", append(slices.Clone(args), dropped)...)
+	inGUNs, args := database.In(x.Dialect(), guns)
+	inSums, hashes := database.In(x.Dialect(), sums)
+	rows, err := x.Query(ctx, fmt.Sprintf(selectKnown, inGUNs, inSums), slices.Concat(args, []any{dropped}, args, hashes)...)
 	if err != nil {
 		return nil, err
-	}
-	for _, key := range keys {
-		k.keys[key.gun] = append(k.keys[key.gun], key)
-	}
-	if err := k.readLedger(ctx, x, in, args); err != nil {
-		return nil, err
-	}
-	return k, k.readStatements(ctx, x, sums)
-}
-
-// readLedger reads the ledger of some repositories, and the end of the audit
-// log, which is there in any case.
-func (k *known) readLedger(ctx context.Context, x *database.Tx, in string, guns []any) error {
-	rows, err := x.Query(ctx, "SELECT a.id, a.hash, l.gun, l.incarnation, l.seq, "+floorColumns+` FROM signer_audit_end e
-		LEFT JOIN signer_audit a ON a.id = (SELECT MAX(id) FROM signer_audit)
-		LEFT JOIN signer_ledger l ON l.gun `+in+" WHERE e.id = 1", guns...)
-	if err != nil {
-		return err
 	}
 	defer rows.Close()
+	k := &known{keys: map[tuf.GUN][]keyRow{}, ledger: map[ledgerKey]ledgerRow{}, statements: map[[32]byte][]statementRow{}}
+	used := map[tuf.CanonicalID]int64{}
+	var kind, method string
+	var r keyRow
+	var kek, token sql.NullString
+	var n sql.NullInt64
+	var f floors
+	row := append([]any{&kind, &r.gun, &r.role, &r.id, &method, &r.state, &kek, &token, &r.public.Bytes, &r.wrapped, &r.incarnation, &n}, f.columns()...)
 	for rows.Next() {
-		var last, incarnation, seq sql.NullInt64
-		var hash []byte
-		var gun sql.NullString
-		var f [5]sql.NullInt64
-		if err := rows.Scan(&last, &hash, &gun, &incarnation, &seq, &f[0], &f[1], &f[2], &f[3], &f[4]); err != nil {
-			return err
+		if err := rows.Scan(row...); err != nil {
+			return nil, err
 		}
-		k.last.ID = last.Int64
-		copy(k.last.Hash[:], hash)
-		if gun.Valid {
-			r := ledgerRow{seq: seq.Int64}
-			for i, to := range r.columns() {
-				*to.(*int64) = f[i].Int64
-			}
-			k.ledger[ledgerKey{tuf.GUN(gun.String), incarnation.Int64}] = r
+		at := ledgerKey{r.gun, r.incarnation}
+		switch kind {
+		case "key":
+			r.public.Type, r.kek, r.token = tuf.KeyType(method), kek.String, token.String
+			used[r.id] = n.Int64
+			k.keys[r.gun] = append(k.keys[r.gun], r)
+		case "ledger":
+			k.ledger[at] = ledgerRow{floors: f, seq: n.Int64}
+		case "statement":
+			k.made(r.public.Bytes, statementRow{ledgerKey: at, role: r.role, version: n.Int64, key: r.id, sig: tuf.Signature{Method: method, Value: r.wrapped}})
+		case "audit":
+			k.last.ID = r.incarnation
+			copy(k.last.Hash[:], r.public.Bytes)
 		}
 	}
-	return rows.Err()
+	for _, keys := range k.keys {
+		slices.SortFunc(keys, func(a, b keyRow) int {
+			return cmp.Or(cmp.Compare(used[b.id], used[a.id]), cmp.Compare(a.id, b.id))
+		})
+	}
+	return k, rows.Err()
+}
+
+// made adds what was signed.
+func (k *known) made(payload []byte, s statementRow) {
+	if len(payload) == 32 {
+		k.statements[[32]byte(payload)] = append(k.statements[[32]byte(payload)], s)
+	}
 }
 
 func (k *known) readStatements(ctx context.Context, x *database.Tx, sums [][]byte) error {
@@ -247,9 +263,7 @@ func (k *known) readStatements(ctx context.Context, x *database.Tx, sums [][]byt
 		if err := rows.Scan(&s.gun, &s.incarnation, &s.role, &s.version, &s.key, &payload, &s.sig.Method, &s.sig.Value); err != nil {
 			return err
 		}
-		if len(payload) == 32 {
-			k.statements[[32]byte(payload)] = append(k.statements[[32]byte(payload)], s)
-		}
+		k.made(payload, s)
 	}
 	return rows.Err()
 }

@@ -89,6 +89,51 @@ func TestKnownState(t *testing.T) {
 	}
 }
 
+// After a database was restored from a backup, its next state can have the number
+// of one that was lost: what builds on that is refused.
+func TestCommitOnAnotherStateOfTheNumber(t *testing.T) {
+	t.Parallel()
+	s, db := openStore(t, temp(t))
+	ctx := t.Context()
+	commit := func(base *storage.State, n int64) (*storage.State, error) {
+		return s.Commit(ctx, app, base, storagetest.Files(app, n, int(n)), nil, storagetest.Start, nil)
+	}
+	first, err := commit(nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost, err := commit(first, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two more follow, and are given the number of the one that is lost.
+	second := lost
+	for n := int64(3); n < 5; n++ {
+		if second, err = commit(second, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Update(ctx, func(x *database.Tx) error {
+		_, err := x.Exec(ctx, "UPDATE repositories SET seq = ?", lost.Seq)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := commit(lost, 5); !errors.Is(err, storage.ErrConflict) {
+		t.Errorf("Commit on a state that was lost = %v, want ErrConflict", err)
+	}
+	now, err := s.Current(ctx, app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now.Roles[tuf.RoleTimestamp].Version != 4 {
+		t.Errorf("current is timestamp version %d, want 4", now.Roles[tuf.RoleTimestamp].Version)
+	}
+	if _, err := commit(now, 5); err != nil {
+		t.Errorf("Commit on what is current = %v", err)
+	}
+}
+
 // States of many repositories do not gather without bound.
 func TestKnownStatesAreBounded(t *testing.T) {
 	t.Parallel()

@@ -88,7 +88,7 @@ func TestRoundTrips(t *testing.T) {
 	for name, c := range map[string]struct {
 		fresh databasetest.Fresh
 		most  int64
-	}{"PostgreSQL": {databasetest.PostgreSQL, 4}, "MariaDB": {databasetest.MariaDB, 12}} {
+	}{"PostgreSQL": {databasetest.PostgreSQL, 4}, "MariaDB": {databasetest.MariaDB, 3}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			setting, trips := counted(t, c.fresh(t))

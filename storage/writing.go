@@ -88,6 +88,10 @@ func (r repository) moved(base *State) error {
 		return fmt.Errorf("%w: it is not published any more", ErrConflict)
 	case base != nil && base.Seq != r.seq:
 		return fmt.Errorf("%w: from %d to %d", ErrConflict, base.Seq, r.seq)
+	case base != nil && (base.Incarnation != r.incarnation || base.Roles[tuf.RoleTimestamp].Version != r.roles[tuf.RoleTimestamp].version):
+		// A database that was restored from a backup numbers anew. The signer
+		// does not: no version of a timestamp is signed twice.
+		return fmt.Errorf("%w: it is another state of number %d", ErrConflict, r.seq)
 	}
 	return nil
 }

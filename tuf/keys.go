@@ -124,7 +124,8 @@ func NewCertificateKey(chain []byte) (PublicKey, error) {
 
 // ID returns the key's id in metadata. It covers the certificate's text.
 func (k PublicKey) ID() KeyID {
-	sum := sha256.Sum256(appendKey(nil, k))
+	var room [512]byte // a longer key takes its own
+	sum := sha256.Sum256(appendKey(room[:0], k))
 	return KeyID(hex.EncodeToString(sum[:]))
 }
 
@@ -267,6 +268,7 @@ func parseChain(chain []byte) ([]*x509.Certificate, error) {
 func weakEd25519(p []byte) bool {
 	masked := bytes.Clone(p)
 	masked[31] &= 0x7f // the sign bit distinguishes x from -x, both are weak
+	text := hex.EncodeToString(masked)
 	for _, w := range [...]string{
 		"0000000000000000000000000000000000000000000000000000000000000000",
 		"0100000000000000000000000000000000000000000000000000000000000000",
@@ -276,7 +278,7 @@ func weakEd25519(p []byte) bool {
 		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
 		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
 	} {
-		if hex.EncodeToString(masked) == w {
+		if text == w {
 			return true
 		}
 	}

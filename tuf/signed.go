@@ -2,6 +2,8 @@ package tuf
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -17,8 +19,9 @@ type Meta struct {
 
 // Payload reads the payload of a snapshot or timestamp, strictly and as the
 // Notary dialect writes it. raw must be in canonical form, so that there is
-// one payload for one meaning. The error matches [ErrMalformed], [ErrLimit],
-// or [ErrRole] for any other role.
+// one payload for one meaning, and have no member and no checksum that this
+// package does not know: what is signed is what was judged. The error matches
+// [ErrMalformed], [ErrLimit], or [ErrRole] for any other role.
 func Payload(role RoleName, raw []byte) (Meta, error) {
 	if role != RoleSnapshot && role != RoleTimestamp {
 		return Meta{}, roleProblem(role, "only snapshot and timestamp are signed here")
@@ -38,7 +41,39 @@ func Payload(role RoleName, raw []byte) (Meta, error) {
 	if err != nil {
 		return Meta{}, err
 	}
+	if err := allKnown(n); err != nil {
+		return Meta{}, err
+	}
 	return Meta{Role: role, Version: c.version, Expires: c.expires, Files: c.meta, Canonical: raw}, nil
+}
+
+// allKnown refuses a payload with members that are not known here.
+func allKnown(payload node) error {
+	if err := payload.only("_type", "expires", "meta", "version"); err != nil {
+		return err
+	}
+	meta, _ := payload.get("meta")
+	for i, name := range meta.names {
+		err := meta.items[i].only("hashes", "length")
+		if err == nil {
+			hashes, _ := meta.items[i].get("hashes")
+			err = hashes.only("sha256", "sha512")
+		}
+		if err != nil {
+			return fmt.Errorf("the entry of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// only refuses an object with other members.
+func (n node) only(known ...string) error {
+	for _, name := range n.names {
+		if !slices.Contains(known, name) {
+			return malformed("unknown member %q", name)
+		}
+	}
+	return nil
 }
 
 // parsePayload parses a canonical payload, in which strings may hold raw

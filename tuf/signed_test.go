@@ -35,6 +35,9 @@ func TestPayload(t *testing.T) {
 			"another order":  bytes.Replace(want.Canonical, []byte(`{"_type":`), []byte(`{"z":1,"_type":`), 1),
 			"an escape":      bytes.Replace(want.Canonical, []byte(`"_type"`), []byte(`"\u005ftype"`), 1),
 			"no object":      []byte("[]"),
+			"one more":       append(bytes.Clone(want.Canonical[:len(want.Canonical)-1]), `,"z":1}`...),
+			"custom data":    bytes.Replace(want.Canonical, []byte(`{"hashes":`), []byte(`{"custom":{},"hashes":`), 1),
+			"other checksum": bytes.Replace(want.Canonical, []byte(`"hashes":{`), []byte(`"hashes":{"md5":"1B2M2Y8AsgTpgAmY7PhCfg==",`), 1),
 			"empty":          nil,
 		} {
 			if _, err := tuf.Payload(role, bad); !errors.Is(err, tuf.ErrMalformed) {

@@ -219,7 +219,7 @@ func (a *app) server(ctx context.Context, c *serverConfig, again func() (any, er
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(background) }) // renews and prunes
 	running.Go(func() { tracer.Run(background) })
-	running.Go(func() { a.collect(background) })
+	running.Go(func() { a.collect(background, s.Published) })
 	files := append(slices.Concat(auth.files, certificates, ofSigner), &configFile{c, again, levels, log})
 	running.Go(func() { reloadOn(background, hup, files...) })
 	running.Go(func() {

@@ -99,6 +99,11 @@ they run, see "iechor-trustd signer rewrap --help".`,
 		if err != nil {
 			return fmt.Errorf("shut the process up against its surroundings: %w", err)
 		}
+		if a.env("GOMAXPROCS") == "" {
+			// It signs in one transaction at a time, and waits for most of it.
+			// More threads would mostly wake each other.
+			runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+		}
 		if err := load(config, file, a.env, c.Flags()); err != nil {
 			return err
 		}
@@ -179,6 +184,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, again fu
 	var running sync.WaitGroup
 	running.Go(func() { up.run(background) })
 	running.Go(func() { tracer.Run(background) })
+	running.Go(func() { a.collect(background, func() int64 { return 0 }) }) // it holds little
 	files = append(files, &configFile{c, again, levels, log})
 	running.Go(func() { reloadOn(background, hup, files...) })
 	err = s.Serve(late, l, t)

@@ -102,6 +102,25 @@ func Open(t testing.TB, setting string) *database.DB {
 	return db
 }
 
+// TakesPackets reports whether d sends several statements at once, to a server
+// of MySQL.
+func TakesPackets(t testing.TB, d *database.DB) (yes bool) {
+	t.Helper()
+	conn, err := d.SQL().Conn(t.Context())
+	if err == nil {
+		err = conn.Raw(func(c any) error {
+			p, ok := c.(interface{ TakesPackets() bool })
+			yes = ok && p.TakesPackets()
+			return nil
+		})
+		err = errors.Join(err, conn.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return yes
+}
+
 // Required reports whether IECHOR_REQUIRE forbids to do without a peer.
 func Required(peer string) bool {
 	return slices.Contains(strings.Split(os.Getenv("IECHOR_REQUIRE"), ","), peer)

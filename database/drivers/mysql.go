@@ -27,7 +27,8 @@ func (a *Address) mysql(how access) (driver.Connector, error) {
 		c.DialFunc = a.dialer().DialContext
 		c.Logger = log.New(io.Discard, "", 0) // what it says there is in the errors, too
 		c.ClientFoundRows = true              // as the other dialects count
-		c.InterpolateParams = true            // one round trip a statement
+		c.InterpolateParams = true            // one round trip a statement,
+		c.MultiStatements = true              // or several, see packets
 		c.Collation = "utf8mb4_bin"
 		if !how.unlimited {
 			// A commit that a node cannot make ends some time, too.
@@ -73,34 +74,61 @@ func (s *session) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.prepare(ctx, conn); err != nil {
+	alone, err := s.prepare(ctx, conn)
+	if err != nil {
 		return nil, errors.Join(err, conn.Close())
+	}
+	if all, ok := conn.(connection); ok && alone {
+		return packets{all}, nil
 	}
 	return conn, nil
 }
 
+// A connection is all that database/sql makes use of.
+type connection interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.NamedValueChecker
+	driver.Pinger
+	driver.QueryerContext
+	driver.SessionResetter
+	driver.Validator
+}
+
+// Packets are a connection to a server that is no node of a cluster, and takes
+// several statements at once: it leaves off at one that fails.
+type packets struct{ connection }
+
+// TakesPackets implements the interface that package database looks for.
+func (packets) TakesPackets() bool { return true }
+
 // prepare has the session keep to what the tables are written for, as far as
-// this server knows it: MariaDB, MySQL and builds without Galera differ.
-func (s *session) prepare(ctx context.Context, conn driver.Conn) error {
+// this server knows it: MariaDB, MySQL and builds without Galera differ. alone
+// says that the server is certainly no node of a cluster.
+func (s *session) prepare(ctx context.Context, conn driver.Conn) (alone bool, err error) {
 	has, err := variables(ctx, conn, `SHOW SESSION VARIABLES WHERE Variable_name IN
-		('read_only', 'wsrep_on', 'wsrep_sync_wait', 'max_statement_time', 'max_execution_time', 'idle_transaction_timeout')`)
+		('read_only', 'wsrep_on', 'wsrep_sync_wait', 'group_replication_group_name', 'max_statement_time', 'max_execution_time', 'idle_transaction_timeout')`)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !s.a.AnyServer && !s.how.readOnly {
 		if has["read_only"] == "ON" || has["read_only"] == "1" {
-			return errNotWritable
+			return false, errNotWritable
 		}
 		if has["wsrep_on"] == "ON" {
 			status, err := variables(ctx, conn, "SHOW STATUS WHERE Variable_name = 'wsrep_ready'")
 			if err != nil {
-				return err
+				return false, err
 			}
 			if status["wsrep_ready"] != "ON" {
-				return errNotWritable
+				return false, errNotWritable
 			}
 		}
 	}
+	// Where any server will do it may be a replica, which rolls back as well.
+	alone = !s.a.AnyServer && has["wsrep_on"] != "ON" && has["group_replication_group_name"] == ""
 	set := []string{
 		"sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
 		"autocommit = 1", "foreign_key_checks = 1", "unique_checks = 1", "sql_safe_updates = 0",
@@ -125,16 +153,16 @@ func (s *session) prepare(ctx context.Context, conn driver.Conn) error {
 		limit("wsrep_sync_wait", "1") // what was acknowledged by another node is seen
 	}
 	if err := execute(ctx, conn, "SET SESSION "+strings.Join(set, ", ")); err != nil {
-		return err
+		return false, err
 	}
 	// What writes says nothing else: that is a round trip less each time.
 	if err := execute(ctx, conn, "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE"); err != nil {
-		return err
+		return false, err
 	}
 	if s.how.readOnly {
-		return execute(ctx, conn, "SET SESSION TRANSACTION READ ONLY")
+		err = execute(ctx, conn, "SET SESSION TRANSACTION READ ONLY")
 	}
-	return nil
+	return alone, err
 }
 
 func execute(ctx context.Context, conn driver.Conn, statement string) error {
