@@ -3,6 +3,7 @@ package tuf_test
 import (
 	"crypto/x509"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,8 +95,12 @@ func TestAttackRootCertificateTime(t *testing.T) {
 	} {
 		files := repo.Forge(t, tuf.RoleRoot, func(p tuftest.Object) { setRole(p, tuf.RoleRoot, 1, s.PublicKey()) }, s)
 		err := attack{repo: repo, files: files, want: tuf.ErrRoot, role: tuf.RoleRoot}.refused(t)
-		if e := rootReason(t, err, tuf.NoLeaf); name == "expired" && e.Expired != string(gun) {
+		e := rootReason(t, err, tuf.NoLeaf)
+		if timely := strings.HasPrefix(name, "bare"); timely != (e.Expired == "") || !timely && e.Expired != string(gun) || (name == "not yet") == e.From.IsZero() {
 			t.Errorf("%s: %+v", name, e)
+		}
+		if said := strings.Contains(err.Error(), "not yet"); said != (name == "not yet") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -130,13 +130,17 @@ const (
 // two signature reasons also [ErrUnsigned].
 type RootRefusal struct {
 	Reason       RootReason
-	Expired      string // CN of a certificate that would do but has expired, if that is why NoLeaf
-	Old, Offered int64  // versions, where they matter
+	Expired      string    // CN of a certificate that would do but for its time, if that is why NoLeaf
+	From         time.Time // when a certificate becomes valid, if it is not yet
+	Old, Offered int64     // versions, where they matter
 }
 
 func (e *RootRefusal) Error() string {
 	switch e.Reason {
 	case NoLeaf:
+		if e.Expired != "" && !e.From.IsZero() {
+			return fmt.Sprintf("the root certificate for %s is valid from %s on, and not yet: a clock is wrong, here or where it was made", e.Expired, e.From.UTC().Format(time.UnixDate))
+		}
 		if e.Expired != "" {
 			return fmt.Sprintf("the root certificate for %s has expired", e.Expired)
 		}

@@ -205,7 +205,13 @@ func (d *document) sound(o Options, gun GUN, final, first bool) error {
 	role := d.roles[RoleRoot]
 	keys, expired := o.Dialect.rootKeys(role, gun, at)
 	if len(keys) == 0 {
-		return &RootRefusal{Reason: NoLeaf, Expired: expired, Offered: d.version}
+		refusal := &RootRefusal{Reason: NoLeaf, Expired: expired, Offered: d.version}
+		for _, k := range role.Keys {
+			if certs, err := k.Certificates(); err == nil && at != nil && certs[0].NotBefore.After(*at) {
+				refusal.From = certs[0].NotBefore
+			}
+		}
+		return refusal
 	}
 	if final {
 		public := make([]PublicKey, len(keys))
