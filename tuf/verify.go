@@ -203,12 +203,13 @@ func (d *document) sound(o Options, gun GUN, final, first bool) error {
 		at = &o.Now
 	}
 	role := d.roles[RoleRoot]
-	keys, expired := o.Dialect.rootKeys(role, gun, at)
+	keys, untimely := o.Dialect.rootKeys(role, gun, at)
 	if len(keys) == 0 {
-		refusal := &RootRefusal{Reason: NoLeaf, Expired: expired, Offered: d.version}
-		for _, k := range role.Keys {
-			if certs, err := k.Certificates(); err == nil && at != nil && certs[0].NotBefore.After(*at) {
-				refusal.From = certs[0].NotBefore
+		refusal := &RootRefusal{Reason: NoLeaf, Offered: d.version}
+		if untimely != nil {
+			refusal.Expired = untimely.Subject.CommonName
+			if untimely.NotBefore.After(*at) {
+				refusal.From = untimely.NotBefore
 			}
 		}
 		return refusal

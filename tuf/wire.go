@@ -35,9 +35,9 @@ type Dialect interface {
 	dropMeta(payload node, role RoleName) node
 
 	// rootKeys returns those of the root role's keys that may speak for gun.
-	// With a time, expired certificates do not count; expired is then the name
-	// of one of them.
-	rootKeys(role Role, gun GUN, at *time.Time) (keys []Key, expired string)
+	// With a time, certificates that are not valid then do not count; untimely is
+	// one of those.
+	rootKeys(role Role, gun GUN, at *time.Time) (keys []Key, untimely *x509.Certificate)
 
 	// everywhere are the paths of top-level targets; within returns what
 	// reports whether a target name, or a path of a delegation, is within any
@@ -510,7 +510,7 @@ func (Notary) dropMeta(p node, role RoleName) node {
 
 // rootKeys applies notary-protocol 1.7: only certificate keys count, of which
 // exactly one certificate, the first, is not a CA, and whose name is the GUN.
-func (Notary) rootKeys(role Role, gun GUN, at *time.Time) (keys []Key, expired string) {
+func (Notary) rootKeys(role Role, gun GUN, at *time.Time) (keys []Key, untimely *x509.Certificate) {
 	for _, k := range role.Keys {
 		certs, err := k.Certificates()
 		if err != nil {
@@ -524,12 +524,12 @@ func (Notary) rootKeys(role Role, gun GUN, at *time.Time) (keys []Key, expired s
 			continue
 		}
 		if at != nil && (at.Add(24*time.Hour).Before(leaf.NotBefore) || at.After(leaf.NotAfter)) {
-			expired = leaf.Subject.CommonName
+			untimely = leaf
 			continue
 		}
 		keys = append(keys, k)
 	}
-	return keys, expired
+	return keys, untimely
 }
 
 // speaksFor reports whether a root certificate for cn may speak for gun: it
