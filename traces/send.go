@@ -121,6 +121,18 @@ func (t *Tracer) Run(ctx context.Context) {
 	if t == nil {
 		return
 	}
+	// What is on its way when ctx ends may arrive.
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		defer cancel()
+		end := time.NewTimer(lastLimit)
+		defer end.Stop()
+		select {
+		case <-end.C:
+		case <-sending.Done():
+		}
+	})()
 	gap := time.NewTicker(defaultGap)
 	defer gap.Stop()
 	defer t.http.CloseIdleConnections()
@@ -133,13 +145,11 @@ func (t *Tracer) Run(ctx context.Context) {
 			}
 		case <-gap.C:
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLimit)
-			defer cancel()
-			t.flush(last, batch)
+			t.flush(ctx, sending, batch)
 			return
 		}
 		if len(batch) > 0 {
-			t.send(ctx, batch, sendTries)
+			t.send(ctx, sending, batch)
 			clear(batch)
 			batch = batch[:0]
 		}
@@ -147,7 +157,7 @@ func (t *Tracer) Run(ctx context.Context) {
 }
 
 // flush sends batch and what is in the queue, as far as that goes at once.
-func (t *Tracer) flush(ctx context.Context, batch []*Span) {
+func (t *Tracer) flush(ctx, sending context.Context, batch []*Span) {
 	for {
 		select {
 		case s := <-t.queue:
@@ -158,22 +168,22 @@ func (t *Tracer) flush(ctx context.Context, batch []*Span) {
 		break
 	}
 	for ; len(batch) > batchSize; batch = batch[batchSize:] {
-		t.send(ctx, batch[:batchSize], 1)
+		t.send(ctx, sending, batch[:batchSize])
 	}
 	if len(batch) > 0 {
-		t.send(ctx, batch, 1)
+		t.send(ctx, sending, batch)
 	}
 }
 
-// send sends a batch, a few times where that may help. What comes meanwhile
-// waits in the queue, or is lost.
-func (t *Tracer) send(ctx context.Context, batch []*Span, tries int) {
+// send sends a batch before sending ends, a few times where that may help; once
+// ctx has ended, only once more. What comes meanwhile waits in the queue, or is
+// lost.
+func (t *Tracer) send(ctx, sending context.Context, batch []*Span) {
 	body := encode(t.resource, "github.com/iechor/trust", batch)
-	var err error
-	for try := range tries {
-		var wait time.Duration
-		var again bool
-		if wait, again, err = t.once(ctx, body); err == nil {
+	for try := 1; ; try++ {
+		last := try == sendTries || ctx.Err() != nil
+		wait, again, err := t.once(sending, body)
+		if err == nil {
 			t.sent.Add(int64(len(batch)))
 			if t.failing {
 				t.failing = false
@@ -181,21 +191,19 @@ func (t *Tracer) send(ctx context.Context, batch []*Span, tries int) {
 			}
 			return
 		}
-		if !t.failing && ctx.Err() == nil {
+		if !t.failing && sending.Err() == nil {
 			t.failing = true
 			t.c.Log.Warn("traces cannot be sent; requests are answered all the same", "collector", t.url, "err", err)
 		}
-		if !again || try == tries-1 {
+		if !again || last || sending.Err() != nil {
 			break
 		}
-		pause := time.NewTimer(max(wait, time.Second<<try))
+		pause := time.NewTimer(max(wait, time.Second<<(try-1)))
 		select {
 		case <-pause.C:
-			continue
 		case <-ctx.Done():
 			pause.Stop()
 		}
-		break
 	}
 	t.dropped.Add(int64(len(batch)))
 }

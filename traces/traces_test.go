@@ -267,6 +267,51 @@ func TestAttackCollectorAway(t *testing.T) {
 	})
 }
 
+// What is being sent when the process is told to stop arrives, and what waits
+// for another try gets it; a collector that does not answer holds nobody up.
+func TestStopWhileSending(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name       string
+		answers    []time.Duration // how long each try takes; 0: it fails at once
+		stop, ends time.Duration   // when it is told to, and when it does
+		sent       int64
+	}{
+		{"under way", []time.Duration{time.Second}, defaultGap + time.Second/2, defaultGap + time.Second, 1},
+		{"between tries", []time.Duration{0, time.Second}, defaultGap + time.Second/2, defaultGap + 3*time.Second/2, 1},
+		{"no answer", []time.Duration{time.Hour}, defaultGap + time.Second/2, defaultGap + time.Second/2 + lastLimit, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tracer, err := New(Config{Endpoint: "http://collector.example"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers := tt.answers
+			tracer.http.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				after := answers[0]
+				if answers = answers[1:]; after == 0 {
+					return nil, errors.New("nobody there")
+				}
+				select {
+				case <-time.After(after):
+					return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+				case <-r.Context().Done():
+					return nil, r.Context().Err()
+				}
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(tt.stop, cancel)
+			_, s := tracer.Begin(ctx, Server, "x", "")
+			s.End(nil)
+			begin := time.Now()
+			tracer.Run(ctx)
+			if sent, lost := tracer.Counts(); time.Since(begin) != tt.ends || sent != tt.sent || lost != 1-tt.sent {
+				t.Errorf("%s: %d sent and %d lost in %s, want %d sent in %s", tt.name, sent, lost, time.Since(begin), tt.sent, tt.ends)
+			}
+		})
+	}
+}
+
 // What a collector refuses for good is not sent again; what it has no room for is.
 func TestRefused(t *testing.T) {
 	t.Parallel()
@@ -281,7 +326,7 @@ func TestRefused(t *testing.T) {
 				n++
 				return &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"99999"}, "Location": {"http://thief.example"}}, Body: http.NoBody}, nil
 			})
-			tracer.send(t.Context(), []*Span{{}}, sendTries)
+			tracer.send(t.Context(), t.Context(), []*Span{{}})
 			if _, lost := tracer.Counts(); n != tries || lost != 1 {
 				t.Errorf("status %d: %d tries, %d lost, want %d and 1", status, n, lost, tries)
 			}
