@@ -168,7 +168,8 @@ const within = "f.repository = ? AND f.incarnation BETWEEN ? AND ?"
 
 // Kept implements [Archive].
 func (s *SQL) Kept(ctx context.Context, i Incarnation, after Kept, limit int) ([]Kept, error) {
-	kept, err := list(ctx, s.db, `SELECT f.role, f.incarnation, f.version, f.digest, f.created, f.expires, f.retired, f.ending, b.length,
+	kept, err := list(ctx, s.db, `SELECT f.role, f.incarnation, f.version, f.digest, f.created, f.expires,
+		CASE WHEN f.retired = 0 AND f.role <> 'root' THEN COALESCE(`+since+`, 0) ELSE f.retired END, f.ending, b.length,
 		(SELECT MAX(o.version) FROM files o WHERE o.repository = f.repository AND o.incarnation = f.incarnation AND o.role = f.role)
 		FROM files f JOIN blobs b ON b.digest = f.digest WHERE `+within+`
 		AND (f.role > ? OR f.role = ? AND (f.version > ? OR f.version = ? AND f.incarnation > ?))

@@ -63,8 +63,6 @@ var errRefused = errors.New("everything was refused")
 // Each of them has its state or its error if that succeeds, which is judged for
 // each of them alone: what is refused writes nothing and takes no number.
 func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
-	// One time for all, so that what they replace is one update.
-	at := slices.MaxFunc(batch, func(a, b *pending) int { return a.now.Compare(b.now) }).now
 	err := s.inTurn(ctx, func(t *database.Tx) error {
 		have, err := look(ctx, t, batch)
 		if err != nil {
@@ -85,7 +83,7 @@ func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
 				stale = append(stale, p)
 			}
 			p.state = p.after(r, seq)
-			if err := w.advance(ctx, t, p, r, seq, at); err != nil {
+			if err := w.advance(ctx, t, p, r, seq); err != nil {
 				return err
 			}
 			if e, ok := p.timestamp(); ok {
@@ -248,7 +246,7 @@ func drop(ctx context.Context, t *database.Tx, repository int64, role tuf.RoleNa
 }
 
 // put makes files of different roles, which came at created, the current ones
-// of their roles.
+// of their roles. What they replace is old since now, not since they came.
 func (r revision) put(ctx context.Context, t *database.Tx, gun tuf.GUN, files []packed, created, now time.Time) error {
 	have, err := look(ctx, t, []*pending{{gun: gun}})
 	if err != nil {
@@ -258,8 +256,15 @@ func (r revision) put(ctx context.Context, t *database.Tx, gun tuf.GUN, files []
 	if err := above(roles, files); err != nil {
 		return err
 	}
+	for _, f := range files {
+		if _, known := roles[f.Role]; known && f.Role != tuf.RoleRoot {
+			if _, err := t.Exec(ctx, retireRole, now.UnixMicro(), r.id, string(f.Role)); err != nil {
+				return fmt.Errorf("retire %s: %w", f.Role, err)
+			}
+		}
+	}
 	var w writing
-	w.put(r, roles, files, created, now)
+	w.put(r, roles, files, created)
 	return w.write(ctx, t)
 }
 
@@ -328,6 +333,13 @@ func (s *SQL) Delete(ctx context.Context, base *State, now time.Time, by Actor) 
 		}
 		if err := one(t.Exec(ctx, "UPDATE repositories SET deleted = 1 WHERE id = ? AND seq = ?", r.id, r.seq)); err != nil {
 			return err
+		}
+		superseded, err := findOld(ctx, t, selectOldOf, r.id)
+		if err == nil {
+			err = retire(ctx, t, superseded)
+		}
+		if err != nil {
+			return fmt.Errorf("retire old files: %w", err)
 		}
 		if _, err := t.Exec(ctx, "DELETE FROM roles WHERE repository = ?", r.id); err != nil {
 			return fmt.Errorf("drop roles: %w", err)

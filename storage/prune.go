@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/iechor/trust/database"
@@ -25,6 +26,7 @@ func (s *SQL) Prune(ctx context.Context, now time.Time) error {
 		what string
 		do   func(context.Context, time.Time) (more bool, err error)
 	}{
+		{"files that became old", s.retireOld},
 		{"old files", s.pruneFiles},
 		{"old changes", s.pruneChanges},
 		{"superseded files", s.packFiles},
@@ -48,20 +50,53 @@ type row struct {
 }
 
 func rows(ctx context.Context, t *database.Tx, query string, args ...any) ([]row, error) {
-	found, err := t.Query(ctx, query, args...)
+	return scan(ctx, t, query, args, func(to func(...any) error) (r row, err error) {
+		err = to(&r.repository, &r.incarnation, &r.role, &r.version, &r.digest)
+		return r, err
+	})
+}
+
+// retireOld writes down since when files are old that commits have replaced. A
+// commit does not: it would change all the indexes by which old files are found,
+// and there are three files in it.
+func (s *SQL) retireOld(ctx context.Context, _ time.Time) (more bool, err error) {
+	var found []old
+	err = s.db.View(ctx, func(t *database.Tx) error {
+		found, err = findOld(ctx, t, selectOld, maxLimit)
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	defer found.Close()
-	var all []row
-	for found.Next() {
-		var r row
-		if err := found.Scan(&r.repository, &r.incarnation, &r.role, &r.version, &r.digest); err != nil {
-			return nil, err
+	for some := range slices.Chunk(found, batch) {
+		if err := s.db.Update(ctx, func(t *database.Tx) error { return retire(ctx, t, some) }); err != nil {
+			return false, err
 		}
-		all = append(all, r)
 	}
-	return all, found.Err()
+	return len(found) == maxLimit, nil
+}
+
+// An old file is not current any more since then, and not marked so.
+type old struct {
+	row
+	since int64
+}
+
+func findOld(ctx context.Context, t *database.Tx, query string, of any) ([]old, error) {
+	return scan(ctx, t, query, []any{of}, func(to func(...any) error) (o old, err error) {
+		err = to(&o.repository, &o.incarnation, &o.role, &o.version, &o.since)
+		return o, err
+	})
+}
+
+func retire(ctx context.Context, t *database.Tx, files []old) error {
+	for _, f := range files {
+		if _, err := t.Exec(ctx, "UPDATE files SET retired = ? WHERE repository = ? AND incarnation = ? AND role = ? AND version = ?",
+			max(f.since, 1), f.repository, f.incarnation, f.role, f.version); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pruneFiles removes files that were retired long enough ago. What is current

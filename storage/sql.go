@@ -161,6 +161,20 @@ const (
 		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.version = ?
 		ORDER BY +f.incarnation DESC LIMIT 1`
 	retireRole = `UPDATE files SET retired = ? WHERE repository = ? AND role = ? AND +retired = 0`
+	// selectOld and selectOldOf find files that are not current any more, and
+	// when the next version came: some, and those of a repository.
+	selectOld   = selectFiles + "f.packed = 0 AND f.retired = 0" + older + " LIMIT ?"
+	selectOldOf = selectFiles + "f.repository = ? AND +f.packed = 0 AND +f.retired = 0" + older
+	selectFiles = "SELECT f.repository, f.incarnation, f.role, f.version, " + since + " FROM files f CROSS JOIN roles c WHERE "
+	older       = ` AND f.role <> 'root'
+		AND c.repository = f.repository AND c.role = f.role AND c.incarnation = f.incarnation AND c.version > f.version`
+	since = `(SELECT n.created FROM files n WHERE n.repository = f.repository AND n.incarnation = f.incarnation AND n.role = f.role
+		AND n.version > f.version ORDER BY n.version LIMIT 1)`
+	selectExpiring = `SELECT r.gun, MAX(f.expires) AS latest FROM files f CROSS JOIN roles c CROSS JOIN repositories r
+		WHERE f.retired = 0 AND f.role IN ('snapshot', 'timestamp') AND f.expires < ?
+		AND c.repository = f.repository AND c.role = f.role AND c.incarnation = f.incarnation AND c.version = f.version
+		AND r.id = f.repository AND r.seen >= ? AND r.mirror IS NULL
+		GROUP BY r.gun ORDER BY latest DESC, r.gun LIMIT ?`
 )
 
 func current(ctx context.Context, t *database.Tx, gun tuf.GUN) (*State, error) {
@@ -334,10 +348,7 @@ func (s *SQL) Seen(ctx context.Context, guns []tuf.GUN, at time.Time) error {
 
 // Expiring implements [Store].
 func (s *SQL) Expiring(ctx context.Context, before, since time.Time, limit int) ([]tuf.GUN, error) {
-	guns, err := list(ctx, s.db, `SELECT r.gun, MAX(f.expires) AS latest FROM files f
-		JOIN repositories r ON r.id = f.repository
-		WHERE f.retired = 0 AND f.role IN ('snapshot', 'timestamp') AND f.expires < ? AND r.seen >= ? AND r.mirror IS NULL
-		GROUP BY r.gun ORDER BY latest DESC, r.gun LIMIT ?`, []any{before.UnixMicro(), micros(since), bounded(limit)},
+	guns, err := list(ctx, s.db, selectExpiring, []any{before.UnixMicro(), micros(since), bounded(limit)},
 		func(scan func(...any) error) (tuf.GUN, error) {
 			var gun tuf.GUN
 			var latest int64
@@ -359,7 +370,6 @@ func (s *SQL) Forecast(ctx context.Context, now, since time.Time) ([]Forecast, e
 		COALESCE(MIN(CASE WHEN f.expires >= ? THEN f.expires END), 0), `+counts+", "+counts+", "+counts+`
 		FROM roles c JOIN repositories r ON r.id = c.repository
 		JOIN files f ON f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version = c.version
-		WHERE f.retired = 0
 		GROUP BY CASE WHEN c.role LIKE 'targets/%' THEN 'delegation' ELSE c.role END ORDER BY kind`,
 		[]any{at, at, seen, within(30), seen, within(90), seen},
 		func(scan func(...any) error) (Forecast, error) {
@@ -392,25 +402,30 @@ func (s *SQL) GUNs(ctx context.Context, after tuf.GUN, limit int) ([]tuf.GUN, er
 }
 
 // list returns the rows of a query, each made by row.
-func list[T any](ctx context.Context, db *database.DB, query string, args []any, row func(scan func(...any) error) (T, error)) ([]T, error) {
-	var all []T
-	err := db.Look(ctx, func(t *database.Tx) error {
-		all = nil
-		rows, err := t.Query(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			v, err := row(rows.Scan)
-			if err != nil {
-				return err
-			}
-			all = append(all, v)
-		}
-		return rows.Err()
+func list[T any](ctx context.Context, db *database.DB, query string, args []any, row func(scan func(...any) error) (T, error)) (all []T, err error) {
+	err = db.Look(ctx, func(t *database.Tx) error {
+		all, err = scan(ctx, t, query, args, row)
+		return err
 	})
 	return all, err
+}
+
+// scan is list in a transaction.
+func scan[T any](ctx context.Context, t *database.Tx, query string, args []any, row func(scan func(...any) error) (T, error)) ([]T, error) {
+	rows, err := t.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		v, err := row(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, rows.Err()
 }
 
 // maxLimit bounds every list, whatever is asked for.

@@ -168,14 +168,13 @@ func (p *pending) timestamp() (packed, bool) {
 
 // A writing collects the rows that commits write.
 type writing struct {
-	repositories, advanced, retired, files, roles, changes [][]any
+	repositories, advanced, files, roles, changes [][]any
 
 	contents []packed
 }
 
-// advance adds what p writes, seq being its number. at is when it takes the
-// place of what is there.
-func (w *writing) advance(ctx context.Context, t *database.Tx, p *pending, r repository, seq int64, at time.Time) error {
+// advance adds what p writes, seq being its number.
+func (w *writing) advance(ctx context.Context, t *database.Tx, p *pending, r repository, seq int64) error {
 	id, err := w.move(ctx, t, p.gun, r, seq, p.now)
 	if err != nil {
 		return fmt.Errorf("advance repository: %w", err)
@@ -185,7 +184,7 @@ func (w *writing) advance(ctx context.Context, t *database.Tx, p *pending, r rep
 			return err
 		}
 	}
-	w.put(revision{id: id, seq: seq}, r.roles, p.files, p.now, at)
+	w.put(revision{id: id, seq: seq}, r.roles, p.files, p.now)
 	return nil
 }
 
@@ -204,16 +203,13 @@ func (w *writing) move(ctx context.Context, t *database.Tx, gun tuf.GUN, r repos
 }
 
 // put adds what makes files, which came at created, the current ones of their
-// roles.
-func (w *writing) put(r revision, have map[tuf.RoleName]standing, files []packed, created, now time.Time) {
+// roles. That others have become old by that is written down later, see
+// [SQL.retire].
+func (w *writing) put(r revision, have map[tuf.RoleName]standing, files []packed, created time.Time) {
 	for _, f := range files {
 		is, known := have[f.Role]
 		if !known {
 			is.incarnation = r.seq
-		}
-		// Every root stays part of the chain that readers walk.
-		if known && f.Role != tuf.RoleRoot {
-			w.retired = append(w.retired, []any{r.id, is.incarnation, string(f.Role), is.version, now.UnixMicro()})
 		}
 		w.files = append(w.files, []any{r.id, is.incarnation, string(f.Role), f.Version, f.digest[:], created.UnixMicro(), f.Expires.UnixMicro(), int64(0), int64(0)})
 		w.roles = append(w.roles, []any{r.id, string(f.Role), is.incarnation, f.Version, f.Version})
@@ -231,7 +227,6 @@ func (w *writing) write(ctx context.Context, t *database.Tx, with ...database.Ro
 		database.Rows{Table: "repositories", Set: []string{"id", "gun", "incarnation", "seq", "deleted", "seen"}, Values: w.repositories},
 		database.Rows{Table: "repositories", By: []string{"id", "seq"}, Set: []string{"seq"}, Values: w.advanced},
 		blobs,
-		database.Rows{Table: "files", By: []string{"repository", "incarnation", "role", "version"}, Set: []string{"retired"}, Values: w.retired},
 		database.Rows{Table: "files", Set: []string{"repository", "incarnation", "role", "version", "digest", "created", "expires", "retired", "packed"}, Values: w.files},
 		database.Rows{Table: "roles", Set: []string{"repository", "role", "incarnation", "version", "highest"},
 			Key: []string{"repository", "role"}, Replace: []string{"version", "highest"}, Values: w.roles},
