@@ -204,6 +204,26 @@ func testRestore(t *testing.T, s storage.Store) {
 	if _, err := a.Restore(ctx, app, Start, storage.Actor{}); !errors.Is(err, storage.ErrConflict) {
 		t.Errorf("Restore of what is published = %v, want ErrConflict", err)
 	}
+	live, err := a.Incarnations(ctx, app)
+	if err != nil || len(live) != 1 {
+		t.Fatalf("Incarnations = %v, %v", live, err)
+	}
+	for range 2 { // before and after it is written down
+		files, err := a.Kept(ctx, live[0], storage.Kept{}, 0)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("Kept = %v, %v", files, err)
+		}
+		for _, k := range files {
+			var want time.Time
+			if k.Role != tuf.RoleRoot && k.Version < 3 {
+				want = Start.Add(time.Duration(k.Version+1) * day)
+			}
+			if !k.Retired.Equal(want) {
+				t.Errorf("%s %d is old since %s, want %s", k.Role, k.Version, k.Retired, want)
+			}
+		}
+		prune(t, s, Start.Add(3*day+time.Minute))
+	}
 	ended := Start.Add(10 * day)
 	if err := s.Delete(ctx, base, ended, storage.Actor{Operator: true}); err != nil {
 		t.Fatalf("Delete = %v", err)
