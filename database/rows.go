@@ -14,6 +14,10 @@ type Rows struct {
 	// By are the columns that say which row is meant, the primary key among them.
 	// Without them the rows are new ones.
 	By []string
+	// If, if it is not empty, is one more condition on a single row that is
+	// changed, with the arguments IfArgs.
+	If     string
+	IfArgs []any
 	// Set are the columns that are written.
 	Set []string
 	// Keep passes over new rows whose key is there already.
@@ -83,7 +87,8 @@ func (t *Tx) writeTogether(ctx context.Context, all []Rows) error {
 			text += r.onConflict()
 		} else {
 			text = "UPDATE " + r.Table + " AS r SET " + pairs(r.Set, "%s = v.%s", names[len(r.By):], ", ") +
-				" FROM " + from + " AS v (" + strings.Join(names, ", ") + ") WHERE " + pairs(r.By, "r.%s = v.%s", names, " AND ")
+				" FROM " + from + " AS v (" + strings.Join(names, ", ") + ") WHERE " + pairs(r.By, "r.%s = v.%s", names, " AND ") + r.condition()
+			args = append(args, r.IfArgs...)
 		}
 		with = append(with, fmt.Sprintf("w%d AS (%s RETURNING 1)", i, text))
 		counts = append(counts, fmt.Sprintf("(SELECT COUNT(*) FROM w%d)", i))
@@ -235,7 +240,7 @@ func (r Rows) statement(d Dialect, rows [][]any) (query string, args []any) {
 	columns := len(r.By) + len(r.Set)
 	if len(r.By) > 0 && len(rows) == 1 {
 		args = append(append(args, rows[0][len(r.By):]...), rows[0][:len(r.By)]...)
-		return "UPDATE " + r.Table + " SET " + strings.Join(r.Set, " = ?, ") + " = ? WHERE " + strings.Join(r.By, " = ? AND ") + " = ?", args
+		return "UPDATE " + r.Table + " SET " + strings.Join(r.Set, " = ?, ") + " = ? WHERE " + strings.Join(r.By, " = ? AND ") + " = ?" + r.condition(), append(args, r.IfArgs...)
 	}
 	for _, row := range rows {
 		args = append(args, row...)
@@ -271,6 +276,14 @@ func (r Rows) statement(d Dialect, rows [][]any) (query string, args []any) {
 		") AS v STRAIGHT_JOIN " + r.Table + " AS r ON " + pairs(r.By, "r.%s = v.%s", names, " AND ") +
 		" SET " + pairs(r.Set, "r.%s = v.%s", names[len(r.By):], ", ")
 	return query, args
+}
+
+// condition is If as it stands behind others.
+func (r Rows) condition() string {
+	if r.If == "" {
+		return ""
+	}
+	return " AND " + r.If
 }
 
 // alike reports whether all rows are the same from a column on, none of which

@@ -63,48 +63,79 @@ var errRefused = errors.New("everything was refused")
 // Each of them has its state or its error if that succeeds, which is judged for
 // each of them alone: what is refused writes nothing and takes no number.
 func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
-	err := s.inTurn(ctx, func(t *database.Tx) error {
-		have, err := look(ctx, t, batch)
+	now := time.Now()
+	if _, ok := s.remembered.of(batch, now); ok {
+		err := s.commitOn(ctx, batch, func(context.Context, *database.Tx) (standings, error) {
+			have, ok := s.remembered.of(batch, now)
+			if !ok {
+				return have, errOutdated
+			}
+			return have, nil
+		}, true)
+		if !outdated(err) {
+			return err
+		}
+		s.remembered.forget(now)
+	}
+	return s.commitOn(ctx, batch, func(ctx context.Context, t *database.Tx) (standings, error) { return look(ctx, t, batch) }, false)
+}
+
+// commitOn is commitTogether on top of what read returns, which may be
+// outdated: nothing is refused because of that, and nothing written if it is.
+func (s *SQL) commitOn(ctx context.Context, batch []*pending, read func(context.Context, *database.Tx) (standings, error), supposed bool) error {
+	var left standings
+	err := s.db.InTurn(ctx, "counters", "", func(t *database.Tx) error {
+		have, err := read(ctx, t)
 		if err != nil {
 			return err
 		}
 		var w writing
 		var entries []database.Link
 		var stale []*pending
-		seq, change := have.seq, have.change
+		left = standings{seq: have.seq, change: have.change, repositories: map[tuf.GUN]repository{}}
 		for _, p := range batch {
 			p.state, p.err = nil, nil
 			r := have.repositories[p.gun]
 			if p.err = r.judge(p); p.err != nil {
+				if supposed {
+					return errOutdated
+				}
 				continue
 			}
-			seq++
+			left.seq++
 			if !p.same(r) {
 				stale = append(stale, p)
 			}
-			p.state = p.after(r, seq)
-			if err := w.advance(ctx, t, p, r, seq); err != nil {
+			p.state = p.after(r, left.seq)
+			if left.repositories[p.gun], err = w.advance(ctx, t, p, r, left.seq); err != nil {
 				return err
 			}
 			if e, ok := p.timestamp(); ok {
-				change++
-				w.changes = append(w.changes, []any{change, string(p.gun), e.Version, e.digest[:], p.now.UnixMicro()})
+				left.change, left.timestamp = left.change+1, e.digest[:]
+				w.changes = append(w.changes, []any{left.change, string(p.gun), e.Version, e.digest[:], p.now.UnixMicro()})
 			}
 			if p.by == nil {
 				continue
 			}
-			raw, err := AuditRecord{At: p.now, Act: Publish, Repository: p.gun, Actor: *p.by, Seq: seq, Incarnation: p.state.Incarnation,
+			raw, err := AuditRecord{At: p.now, Act: Publish, Repository: p.gun, Actor: *p.by, Seq: left.seq, Incarnation: p.state.Incarnation,
 				Version: p.state.Roles[tuf.RoleTimestamp].Version, Files: published(p.files), Dropped: p.drop}.encode()
 			if err != nil {
 				return err
 			}
 			entries = append(entries, database.Link{GUN: string(p.gun), Entry: raw})
 		}
-		if seq == have.seq {
+		if left.seq == have.seq {
 			return errRefused
 		}
-		audit, _ := trail.After(have.audit, entries)
-		counters := database.Rows{Table: "counters", By: []string{"id"}, Set: []string{"seq", "change_id"}, Values: [][]any{{int64(1), seq, change}}}
+		audit, last := trail.After(have.audit, entries)
+		left.audit = last
+		counters := database.Rows{Table: "counters", By: []string{"id", "seq", "change_id"}, Set: []string{"seq", "change_id"},
+			Values: [][]any{{int64(1), have.seq, have.change, left.seq, left.change}}}
+		if supposed {
+			// Numbers come again after a database was restored from a backup, but
+			// not a timestamp: if it is there, so is all that came before.
+			counters.If, counters.IfArgs = "EXISTS (SELECT 1 FROM changes WHERE id = ? AND digest = ?)", []any{have.change, have.timestamp}
+		}
 		if err := w.write(ctx, t, counters, audit); err != nil {
 			return err
 		}
@@ -115,8 +146,13 @@ func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
 		}
 		return nil
 	})
-	if err == errRefused {
+	switch err {
+	case nil:
+		s.remembered.keep(left)
+	case errRefused:
 		return nil
+	default:
+		s.remembered.forget(time.Time{})
 	}
 	return err
 }
@@ -176,6 +212,7 @@ func sound(gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName) error
 // inTurn runs a transaction that moves repositories on. All of those change the
 // one row of counters, so they take turns.
 func (s *SQL) inTurn(ctx context.Context, fn func(*database.Tx) error) error {
+	defer s.remembered.forget(time.Time{})
 	return s.db.InTurn(ctx, "counters", "", fn)
 }
 

@@ -50,6 +50,8 @@ type SQL struct {
 	config  Config
 	commits *database.Group[*pending, *State]
 	known   known
+
+	remembered remembered
 }
 
 // Database returns the database that s was opened with.

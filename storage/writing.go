@@ -28,6 +28,7 @@ type repository struct {
 // A standings is what a transaction that moves repositories on must know.
 type standings struct {
 	seq, change  int64         // the last numbers
+	timestamp    []byte        // the hash in the last record of the changefeed; nil: not known
 	audit        database.Link // the last entry of the trail
 	repositories map[tuf.GUN]repository
 }
@@ -173,19 +174,22 @@ type writing struct {
 	contents []packed
 }
 
-// advance adds what p writes, seq being its number.
-func (w *writing) advance(ctx context.Context, t *database.Tx, p *pending, r repository, seq int64) error {
+// advance adds what p writes, seq being its number, and returns what r is then.
+func (w *writing) advance(ctx context.Context, t *database.Tx, p *pending, r repository, seq int64) (repository, error) {
 	id, err := w.move(ctx, t, p.gun, r, seq, p.now)
 	if err != nil {
-		return fmt.Errorf("advance repository: %w", err)
+		return r, fmt.Errorf("advance repository: %w", err)
 	}
 	for _, role := range p.drop {
 		if err := drop(ctx, t, id, role, p.now); err != nil {
-			return err
+			return r, err
 		}
 	}
+	if r.roles == nil {
+		r.roles = map[tuf.RoleName]standing{}
+	}
 	w.put(revision{id: id, seq: seq}, r.roles, p.files, p.now)
-	return nil
+	return repository{id: id, seq: seq, incarnation: p.state.Incarnation, mirror: p.state.Mirror, roles: r.roles}, nil
 }
 
 // move adds what gives a repository its next seq, and returns its id.
@@ -203,7 +207,7 @@ func (w *writing) move(ctx context.Context, t *database.Tx, gun tuf.GUN, r repos
 }
 
 // put adds what makes files, which came at created, the current ones of their
-// roles. That others have become old by that is written down later, see
+// roles, and notes that in have. That others have become old by that is written down later, see
 // [SQL.retire].
 func (w *writing) put(r revision, have map[tuf.RoleName]standing, files []packed, created time.Time) {
 	for _, f := range files {
@@ -213,6 +217,7 @@ func (w *writing) put(r revision, have map[tuf.RoleName]standing, files []packed
 		}
 		w.files = append(w.files, []any{r.id, is.incarnation, string(f.Role), f.Version, f.digest[:], created.UnixMicro(), f.Expires.UnixMicro(), int64(0), int64(0)})
 		w.roles = append(w.roles, []any{r.id, string(f.Role), is.incarnation, f.Version, f.Version})
+		have[f.Role] = standing{is.incarnation, f.Version, f.Version}
 	}
 	w.contents = append(w.contents, files...)
 }
