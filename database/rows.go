@@ -34,10 +34,10 @@ type Rows struct {
 var ErrMissed = errors.New("a row that was to be changed is not there")
 
 // Write writes rows of several tables, those of all that come first before
-// those that refer to them, in as few statements as the database takes: one on
-// PostgreSQL, one for each table on MySQL, in one packet where that is safe;
-// SQLite is not asked over a line. No row may be meant twice. The error matches
-// [ErrMissed] if one that was to be changed is not there.
+// those that refer to them, with one statement for each table where there is a
+// server, which is sent all of them at once; MySQL only where that is safe. No
+// row may be meant twice. The error matches [ErrMissed] if one that was to be
+// changed is not there.
 func (t *Tx) Write(ctx context.Context, all ...Rows) error {
 	var some []Rows
 	for _, r := range all {
@@ -61,14 +61,12 @@ func (t *Tx) Write(ctx context.Context, all ...Rows) error {
 	return nil
 }
 
-// writeTogether writes everything with one statement of PostgreSQL, which looks
-// at references when it is done. The text does not depend on how many rows
-// there are, so that it is parsed and planned once for each connection.
+// writeTogether writes everything with one statement of PostgreSQL for each
+// table, all sent at once. Their texts do not depend on how many rows there are,
+// so that they are parsed and planned once for each connection. (One statement
+// for all, of WITH parts, takes the server longer.)
 func (t *Tx) writeTogether(ctx context.Context, all []Rows) error {
-	var with, counts []string
-	var args []any
-	done := make([]int64, len(all))
-	to := make([]any, len(all))
+	texts, values := make([]string, len(all)), make([][]any, len(all))
 	for i, r := range all {
 		columns := append(append([]string{}, r.By...), r.Set...)
 		names, arrays := make([]string, len(columns)), make([]string, len(columns))
@@ -78,27 +76,24 @@ func (t *Tx) writeTogether(ctx context.Context, all []Rows) error {
 				return fmt.Errorf("write %s: %s: %w", r.Table, columns[c], err)
 			}
 			names[c], arrays[c] = fmt.Sprint("v", c), "CAST(? AS "+kind+"[])"
-			args = append(args, array)
+			values[i] = append(values[i], array)
 		}
 		from := "unnest(" + strings.Join(arrays, ", ") + ")"
-		var text string
 		if len(r.By) == 0 {
-			text = "INSERT INTO " + r.Table + " (" + strings.Join(columns, ", ") + ") SELECT * FROM " + from
-			text += r.onConflict()
+			texts[i] = "INSERT INTO " + r.Table + " (" + strings.Join(columns, ", ") + ") SELECT * FROM " + from + r.onConflict()
 		} else {
-			text = "UPDATE " + r.Table + " AS r SET " + pairs(r.Set, "%s = v.%s", names[len(r.By):], ", ") +
+			texts[i] = "UPDATE " + r.Table + " AS r SET " + pairs(r.Set, "%s = v.%s", names[len(r.By):], ", ") +
 				" FROM " + from + " AS v (" + strings.Join(names, ", ") + ") WHERE " + pairs(r.By, "r.%s = v.%s", names, " AND ") + r.condition()
-			args = append(args, r.IfArgs...)
+			values[i] = append(values[i], r.IfArgs...)
 		}
-		with = append(with, fmt.Sprintf("w%d AS (%s RETURNING 1)", i, text))
-		counts = append(counts, fmt.Sprintf("(SELECT COUNT(*) FROM w%d)", i))
-		to[i] = &done[i]
+		texts[i] = PostgreSQL.rebind(texts[i])
 	}
-	if err := t.QueryRow(ctx, "WITH "+strings.Join(with, ", ")+" SELECT "+strings.Join(counts, ", "), args...).Scan(to...); err != nil {
+	met, err := t.pipeline(ctx, texts, values)
+	if err != nil {
 		return fmt.Errorf("write %s: %w", tables(all), err)
 	}
 	for i, r := range all {
-		if err := r.written(done[i], len(r.Values)); err != nil {
+		if err := r.written(met[i], len(r.Values)); err != nil {
 			return err
 		}
 	}

@@ -146,6 +146,26 @@ func (t *Tx) execAll(ctx context.Context, statements []string, values []any) ([]
 	return met[len(met)-len(statements):], nil // before are those that began the transaction
 }
 
+// A pipeliner is a connection to PostgreSQL that is sent several statements at
+// once, each with its values, and says how many rows each of them met. After one
+// that fails none is run. The values may be arrays.
+type pipeliner interface {
+	Pipeline(ctx context.Context, statements []string, values [][]any) (met []int64, err error)
+}
+
+// pipeline runs statements of PostgreSQL, as [pipeliner] has them.
+func (t *Tx) pipeline(ctx context.Context, statements []string, values [][]any) (met []int64, err error) {
+	err = t.run.(*sql.Conn).Raw(func(c any) error {
+		on, ok := c.(pipeliner)
+		if !ok {
+			return fmt.Errorf("%T does not take several statements at once", c)
+		}
+		met, err = on.Pipeline(ctx, statements, values)
+		return err
+	})
+	return met, err
+}
+
 // rollbackLimit bounds the wait for the answer to a rollback. Where it does
 // not come the server rolls back by itself.
 const rollbackLimit = 5 * time.Second

@@ -80,12 +80,48 @@ func (a *Address) postgres(how access) (driver.Connector, error) {
 		}
 		c.Fallbacks = append(c.Fallbacks, &pgconn.FallbackConfig{Host: host, Port: uint16(port), TLSConfig: t})
 	}
-	return stdlib.GetConnector(*c, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) (err error) {
+	return pipelines{stdlib.GetConnector(*c, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) (err error) {
 		c.Password, err = a.password()
 		return err
 	}), stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool {
 		return false // one that is gone is noticed by the transaction, which begins again
-	})), nil
+	}))}, nil
+}
+
+// pipelines connects with connections that are sent several statements at once.
+type pipelines struct{ driver.Connector }
+
+// Connect implements [driver.Connector].
+func (p pipelines) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := p.Connector.Connect(ctx)
+	if on, ok := c.(*stdlib.Conn); ok {
+		return pipeline{on}, nil
+	}
+	return c, err
+}
+
+type pipeline struct{ *stdlib.Conn }
+
+// Pipeline implements the interface that package database looks for.
+func (p pipeline) Pipeline(ctx context.Context, statements []string, values [][]any) ([]int64, error) {
+	var all pgx.Batch
+	for i, text := range statements {
+		all.Queue(text, values[i]...)
+	}
+	results := p.Conn.Conn().SendBatch(ctx, &all)
+	met := make([]int64, len(statements))
+	for i := range met {
+		tag, err := results.Exec()
+		if err != nil {
+			_ = results.Close() // has the same error
+			if pgconn.SafeToRetry(err) {
+				err = driver.ErrBadConn // as package stdlib says that nothing was sent
+			}
+			return nil, err
+		}
+		met[i] = tag.RowsAffected()
+	}
+	return met, results.Close()
 }
 
 // An impatient connection fails when the other end takes nothing, or says
