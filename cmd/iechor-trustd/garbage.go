@@ -18,7 +18,8 @@ const (
 	leastPercent    = 45 // of what is in use
 	greatestPercent = 300
 	manyBytes       = 24 << 20 // in use; above it Go's rule holds
-	manyChanges     = 20       // of repositories in a second, each of which makes 200 KiB of garbage; then Go's rule is the least
+	manyChanges     = 20       // of repositories in a second, each of which makes 200 KiB of garbage;
+	manyPercent     = 200      // is the least then
 )
 
 // percentFor returns what to give to [debug.SetGCPercent] where so many bytes
@@ -29,7 +30,7 @@ func percentFor(live uint64, changes int64) int {
 	case live > manyBytes:
 		return 100
 	case changes >= manyChanges:
-		least = 100
+		least = manyPercent
 	}
 	return int(min(max(garbage*100/max(live, 1), least), greatestPercent))
 }

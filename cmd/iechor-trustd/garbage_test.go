@@ -6,8 +6,8 @@ import (
 )
 
 // A small server may let more garbage gather than Go would have it, one that
-// holds many repositories less, and one that works on large files, or for many
-// publishers, as much.
+// holds many repositories less, one that works on large files as much, and one
+// that works for many publishers more.
 func TestPercentFor(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -16,7 +16,7 @@ func TestPercentFor(t *testing.T) {
 		want    int
 	}{
 		{0, 0, 300}, {1 << 20, 0, 300}, {10 << 20, 0, 100}, {20 << 20, 0, 50}, {23 << 20, 19, 45}, {24 << 20, 0, 45}, {25 << 20, 0, 100}, {1 << 40, 0, 100},
-		{1 << 20, 1000, 300}, {5 << 20, 20, 200}, {20 << 20, 20, 100}, {25 << 20, 20, 100},
+		{1 << 20, 1000, 300}, {5 << 20, 20, 200}, {20 << 20, 20, 200}, {25 << 20, 20, 100},
 	} {
 		if got := percentFor(c.live, c.changes); got != c.want {
 			t.Errorf("percentFor(%d, %d) = %d, want %d", c.live, c.changes, got, c.want)
