@@ -252,17 +252,6 @@ func (r Rows) statement(d Dialect, rows [][]any) (query string, args []any) {
 		}
 		return query, args
 	}
-	// What is the same for all rows needs no table of values beside it. By has the
-	// primary key in it; another index would be as good for MySQL, which has to
-	// go to the primary key from there.
-	if set := rows[0][len(r.By):]; d == MySQL && alike(rows, len(r.By)) {
-		one := "(" + strings.Join(r.By, " = ? AND ") + " = ?)"
-		args = append(args[:0], set...)
-		for _, row := range rows {
-			args = append(args, row[:len(r.By)]...)
-		}
-		return "UPDATE " + r.Table + " FORCE INDEX (PRIMARY) SET " + strings.Join(r.Set, " = ?, ") + " = ? WHERE " + one + strings.Repeat(" OR "+one, len(rows)-1), args
-	}
 	names := make([]string, columns)
 	for c := range names {
 		names[c] = fmt.Sprint("v", c)
@@ -279,17 +268,6 @@ func (r Rows) condition() string {
 		return ""
 	}
 	return " AND " + r.If
-}
-
-// alike reports whether all rows are the same from a column on, none of which
-// is []byte.
-func alike(rows [][]any, from int) bool {
-	return !slices.ContainsFunc(rows, func(row []any) bool {
-		return !slices.EqualFunc(row[from:], rows[0][from:], func(a, b any) bool {
-			_, bytes := a.([]byte)
-			return !bytes && a == b
-		})
-	})
 }
 
 // onConflict says what becomes of new rows whose key is there already, where it
