@@ -64,30 +64,29 @@ var errRefused = errors.New("everything was refused")
 // each of them alone: what is refused writes nothing and takes no number.
 func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
 	now := time.Now()
-	if _, ok := s.remembered.of(batch, now); ok {
-		err := s.commitOn(ctx, batch, func(context.Context, *database.Tx) (standings, error) {
-			have, ok := s.remembered.of(batch, now)
-			if !ok {
-				return have, errOutdated
-			}
-			return have, nil
-		}, true)
-		if !outdated(err) {
-			return err
-		}
-		s.remembered.forget(now)
+	supposed, err := s.commitOnce(ctx, batch, now)
+	if !supposed || err == nil || ctx.Err() != nil || errors.Is(err, database.ErrUncertain) || errors.Is(err, database.ErrUnavailable) {
+		return err
 	}
-	return s.commitOn(ctx, batch, func(ctx context.Context, t *database.Tx) (standings, error) { return look(ctx, t, batch) }, false)
+	s.remembered.forget(now)
+	_, err = s.commitOnce(ctx, batch, now)
+	return err
 }
 
-// commitOn is commitTogether on top of what read returns, which may be
-// outdated: nothing is refused because of that, and nothing written if it is.
-func (s *SQL) commitOn(ctx context.Context, batch []*pending, read func(context.Context, *database.Tx) (standings, error), supposed bool) error {
-	var left standings
-	err := s.db.InTurn(ctx, "counters", "", func(t *database.Tx) error {
-		have, err := read(ctx, t)
-		if err != nil {
-			return err
+// errOutdated says that something else is current than what was remembered, or
+// may be: nothing is refused because of that.
+var errOutdated = errors.New("what was remembered may not be so any more")
+
+// commitOnce is commitTogether on top of what is remembered, supposed, or what
+// is there. Any error of the former may come from what is not so any more.
+func (s *SQL) commitOnce(ctx context.Context, batch []*pending, now time.Time) (supposed bool, err error) {
+	var have, left standings
+	err = s.db.InTurn(ctx, "counters", "", func(t *database.Tx) error {
+		if have, supposed = s.remembered.of(batch, now); !supposed {
+			var err error
+			if have, err = look(ctx, t, batch); err != nil {
+				return err
+			}
 		}
 		var w writing
 		var entries []database.Link
@@ -107,6 +106,7 @@ func (s *SQL) commitOn(ctx context.Context, batch []*pending, read func(context.
 				stale = append(stale, p)
 			}
 			p.state = p.after(r, left.seq)
+			var err error
 			if left.repositories[p.gun], err = w.advance(ctx, t, p, r, left.seq); err != nil {
 				return err
 			}
@@ -140,6 +140,7 @@ func (s *SQL) commitOn(ctx context.Context, batch []*pending, read func(context.
 			return err
 		}
 		for _, p := range stale {
+			var err error
 			if p.state, err = current(ctx, t, p.gun); err != nil {
 				return err
 			}
@@ -148,13 +149,13 @@ func (s *SQL) commitOn(ctx context.Context, batch []*pending, read func(context.
 	})
 	switch err {
 	case nil:
-		s.remembered.keep(left)
+		s.remembered.keep(have, left)
 	case errRefused:
-		return nil
+		return false, nil
 	default:
 		s.remembered.forget(time.Time{})
 	}
-	return err
+	return supposed, err
 }
 
 // published names the files of a commit, without the timestamp, which says
@@ -371,11 +372,7 @@ func (s *SQL) Delete(ctx context.Context, base *State, now time.Time, by Actor) 
 		if err := one(t.Exec(ctx, "UPDATE repositories SET deleted = 1 WHERE id = ? AND seq = ?", r.id, r.seq)); err != nil {
 			return err
 		}
-		superseded, err := findOld(ctx, t, selectOldOf, r.id)
-		if err == nil {
-			err = retire(ctx, t, superseded)
-		}
-		if err != nil {
+		if _, err := t.Exec(ctx, retireOld, now.UnixMicro(), r.id); err != nil {
 			return fmt.Errorf("retire old files: %w", err)
 		}
 		if _, err := t.Exec(ctx, "DELETE FROM roles WHERE repository = ?", r.id); err != nil {

@@ -33,10 +33,10 @@ func TestPlans(t *testing.T) {
 		selectCurrent: {"r gun=?", "c repository=?", "f repository=? AND incarnation=? AND role=? AND version=?", "b digest=?"},
 		selectBlob:    {"r gun=?", "f repository=? AND role=? AND digest=?"},
 		selectVersion: {"r gun=?", "f repository=? AND role=? AND version=?"},
-		selectStandings + "IN (?, ?) LEFT JOIN roles c ON c.repository = r.id WHERE k.id = 1": {"k rowid=?", "a id=?", "audit", "r gun=?", "c repository=?"},
+		selectStandings + "IN (?, ?) LEFT JOIN roles c ON c.repository = r.id WHERE k.id = 1": {"k rowid=?", "a id=?", "audit", "r gun=?", "c repository=?", "changes id=?"},
 		retireRole:     {"files repository=? AND role=?"},
-		selectOldOf:    {"f repository=?", "c repository=? AND role=?", "n repository=? AND incarnation=? AND role=? AND version>?"},
-		selectOld:      {"f packed=? AND retired=?", "c repository=? AND role=?", "n repository=? AND incarnation=? AND role=? AND version>?"},
+		retireOld:      {"files repository=?", "c repository=? AND role=?"},
+		selectOld:      {"r seq>? AND seq<?", "c repository=?", "f repository=? AND incarnation=? AND role=? AND version<?", "n repository=? AND incarnation=? AND role=? AND version>?"},
 		selectExpiring: {"f role=? AND retired=? AND expires<?", "c repository=? AND role=?", "r id=?"},
 		selectStill:    {"r gun=?", "c repository=? AND role=?", "f repository=? AND incarnation=? AND role=? AND version=?"},
 	} {

@@ -56,47 +56,65 @@ func rows(ctx context.Context, t *database.Tx, query string, args ...any) ([]row
 	})
 }
 
+// What retireOld takes at once: repositories, and files.
+const (
+	oldRepositories = 100
+	oldFiles        = 10_000
+)
+
 // retireOld writes down since when files are old that commits have replaced. A
 // commit does not: it would change all the indexes by which old files are found,
-// and there are three files in it.
+// and there are three files in it. It goes through the repositories in the order
+// of their numbers, all at first, and from then on those that have a new one.
 func (s *SQL) retireOld(ctx context.Context, _ time.Time) (more bool, err error) {
+	type old struct {
+		row
+		since int64
+	}
 	var found []old
+	from, to := s.retired.Load(), int64(0)
 	err = s.db.View(ctx, func(t *database.Tx) error {
-		found, err = findOld(ctx, t, selectOld, maxLimit)
+		var page sql.NullInt64
+		err := t.QueryRow(ctx, "SELECT seq, (SELECT MAX(seq) FROM (SELECT seq FROM repositories WHERE seq > ? ORDER BY seq LIMIT ?) AS page) FROM counters WHERE id = 1",
+			from, oldRepositories).Scan(&to, &page)
+		switch {
+		case err != nil:
+			return err
+		case to < from: // the database was restored from a backup
+			to = 0
+			return nil
+		case !page.Valid:
+			to = from
+			return nil
+		}
+		to = page.Int64
+		found, err = scan(ctx, t, selectOld, []any{from, to, oldFiles}, func(to func(...any) error) (o old, err error) {
+			err = to(&o.repository, &o.incarnation, &o.role, &o.version, &o.since)
+			return o, err
+		})
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
 	for some := range slices.Chunk(found, batch) {
-		if err := s.db.Update(ctx, func(t *database.Tx) error { return retire(ctx, t, some) }); err != nil {
+		if err := s.db.Update(ctx, func(t *database.Tx) error {
+			for _, o := range some {
+				if _, err := t.Exec(ctx, "UPDATE files SET retired = ? WHERE repository = ? AND incarnation = ? AND role = ? AND version = ? AND retired = 0",
+					max(o.since, 1), o.repository, o.incarnation, o.role, o.version); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
 			return false, err
 		}
 	}
-	return len(found) == maxLimit, nil
-}
-
-// An old file is not current any more since then, and not marked so.
-type old struct {
-	row
-	since int64
-}
-
-func findOld(ctx context.Context, t *database.Tx, query string, of any) ([]old, error) {
-	return scan(ctx, t, query, []any{of}, func(to func(...any) error) (o old, err error) {
-		err = to(&o.repository, &o.incarnation, &o.role, &o.version, &o.since)
-		return o, err
-	})
-}
-
-func retire(ctx context.Context, t *database.Tx, files []old) error {
-	for _, f := range files {
-		if _, err := t.Exec(ctx, "UPDATE files SET retired = ? WHERE repository = ? AND incarnation = ? AND role = ? AND version = ?",
-			max(f.since, 1), f.repository, f.incarnation, f.role, f.version); err != nil {
-			return err
-		}
+	if len(found) == oldFiles {
+		return true, nil
 	}
-	return nil
+	s.retired.Store(to)
+	return to != from, nil
 }
 
 // pruneFiles removes files that were retired long enough ago. What is current

@@ -1,12 +1,11 @@
 package storage
 
 import (
-	"errors"
+	"bytes"
 	"maps"
 	"sync"
 	"time"
 
-	"github.com/iechor/trust/database"
 	"github.com/iechor/trust/tuf"
 )
 
@@ -44,12 +43,13 @@ func (m *remembered) of(batch []*pending, now time.Time) (standings, bool) {
 	return have, true
 }
 
-// keep remembers what a transaction left behind.
-func (m *remembered) keep(left standings) {
+// keep remembers what a transaction on top of have left behind. Of other
+// repositories it still knows if nothing else had happened since.
+func (m *remembered) keep(have, left standings) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	all := m.last.repositories
-	if all == nil {
+	if all == nil || have.seq != m.last.seq || have.change != m.last.change || !bytes.Equal(have.timestamp, m.last.timestamp) {
 		all = map[tuf.GUN]repository{}
 	}
 	maps.Copy(all, left.repositories)
@@ -71,14 +71,4 @@ func (m *remembered) forget(wrong time.Time) {
 	if !wrong.IsZero() {
 		m.wrong = wrong
 	}
-}
-
-// errOutdated says that something else is current than what was remembered, or
-// may be.
-var errOutdated = errors.New("what was remembered is not so any more")
-
-// outdated reports whether err of a transaction that was built on what was
-// remembered may be there because of that.
-func outdated(err error) bool {
-	return errors.Is(err, errOutdated) || errors.Is(err, database.ErrMissed) || database.IsUnique(err)
 }

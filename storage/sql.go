@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/iechor/trust/database"
@@ -50,6 +51,7 @@ type SQL struct {
 	config  Config
 	commits *database.Group[*pending, *State]
 	known   known
+	retired atomic.Int64 // the seq up to which [SQL.retireOld] was
 
 	remembered remembered
 }
@@ -163,13 +165,13 @@ const (
 		WHERE r.gun = ? AND f.role = ? AND r.deleted = 0 AND f.version = ?
 		ORDER BY +f.incarnation DESC LIMIT 1`
 	retireRole = `UPDATE files SET retired = ? WHERE repository = ? AND role = ? AND +retired = 0`
-	// selectOld and selectOldOf find files that are not current any more, and
-	// when the next version came: some, and those of a repository.
-	selectOld   = selectFiles + "f.packed = 0 AND f.retired = 0" + older + " LIMIT ?"
-	selectOldOf = selectFiles + "f.repository = ? AND +f.packed = 0 AND +f.retired = 0" + older
-	selectFiles = "SELECT f.repository, f.incarnation, f.role, f.version, " + since + " FROM files f CROSS JOIN roles c WHERE "
-	older       = ` AND f.role <> 'root'
-		AND c.repository = f.repository AND c.role = f.role AND c.incarnation = f.incarnation AND c.version > f.version`
+	retireOld  = `UPDATE files SET retired = ? WHERE repository = ? AND +retired = 0 AND role <> 'root' AND NOT EXISTS (SELECT 1 FROM roles c
+		WHERE c.repository = files.repository AND c.role = files.role AND c.incarnation = files.incarnation AND c.version = files.version)`
+	// selectOld finds files of the repositories with these numbers that are not
+	// current any more, and when the next version came.
+	selectOld = "SELECT f.repository, f.incarnation, f.role, f.version, " + since + ` FROM repositories r CROSS JOIN roles c CROSS JOIN files f
+		WHERE r.seq > ? AND r.seq <= ? AND c.repository = r.id AND c.role <> 'root'
+		AND f.repository = c.repository AND f.incarnation = c.incarnation AND f.role = c.role AND f.version < c.version AND +f.retired = 0 LIMIT ?`
 	since = `(SELECT n.created FROM files n WHERE n.repository = f.repository AND n.incarnation = f.incarnation AND n.role = f.role
 		AND n.version > f.version ORDER BY n.version LIMIT 1)`
 	selectExpiring = `SELECT r.gun, MAX(f.expires) AS latest FROM files f CROSS JOIN roles c CROSS JOIN repositories r

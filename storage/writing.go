@@ -35,7 +35,7 @@ type standings struct {
 
 // selectStandings begins with what is always there, so that there is a row
 // when there is no repository.
-const selectStandings = `SELECT k.seq, k.change_id, a.id, a.hash, r.gun, r.id, r.seq, r.incarnation, r.deleted, r.mirror, c.role, c.incarnation, c.version, c.highest
+const selectStandings = `SELECT k.seq, k.change_id, (SELECT digest FROM changes WHERE id = k.change_id), a.id, a.hash, r.gun, r.id, r.seq, r.incarnation, r.deleted, r.mirror, c.role, c.incarnation, c.version, c.highest
 	FROM counters k LEFT JOIN audit a ON a.id = (SELECT MAX(id) FROM audit)
 	LEFT JOIN repositories r ON r.gun `
 
@@ -56,7 +56,7 @@ func look(ctx context.Context, t *database.Tx, batch []*pending) (standings, err
 		var entry, id, seq, incarnation, deleted, since, version, highest sql.NullInt64
 		var gun, mirror, role sql.NullString
 		var hash []byte
-		if err := rows.Scan(&all.seq, &all.change, &entry, &hash, &gun, &id, &seq, &incarnation, &deleted, &mirror, &role, &since, &version, &highest); err != nil {
+		if err := rows.Scan(&all.seq, &all.change, &all.timestamp, &entry, &hash, &gun, &id, &seq, &incarnation, &deleted, &mirror, &role, &since, &version, &highest); err != nil {
 			return standings{}, fmt.Errorf("read repositories: %w", err)
 		}
 		all.audit.ID = entry.Int64
@@ -207,8 +207,8 @@ func (w *writing) move(ctx context.Context, t *database.Tx, gun tuf.GUN, r repos
 }
 
 // put adds what makes files, which came at created, the current ones of their
-// roles, and notes that in have. That others have become old by that is written down later, see
-// [SQL.retire].
+// roles, and notes that in have. That others have become old by that is written
+// down later, see [SQL.retireOld].
 func (w *writing) put(r revision, have map[tuf.RoleName]standing, files []packed, created time.Time) {
 	for _, f := range files {
 		is, known := have[f.Role]
