@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -107,7 +108,8 @@ func (s *stage) startStockOn(db *databasetest.Server, name string) error {
 }
 
 // another returns a second server of ours, on the storage and with the signer
-// of p.
+// of p, until the measurement ends: it follows what p publishes, and rows of one
+// server are to be of one.
 func (s *stage) another(p *peer) (*peer, error) {
 	if p.second != nil {
 		return p.second, nil
@@ -117,12 +119,22 @@ func (s *stage) another(p *peer) (*peer, error) {
 		return nil, err
 	}
 	q.storage, q.socket = p.storage, p.socket
+	q.ctx, q.end = context.WithCancel(s.ctx)
+	p.second = q
 	if err := s.serveStore(q); err != nil {
 		return nil, err
 	}
-	if err := s.ready(s.ctx, q); err != nil {
-		return nil, err
+	return q, s.ready(s.ctx, q)
+}
+
+// endSecond ends what [stage.another] has started.
+func (p *peer) endSecond() {
+	if p.second == nil {
+		return
 	}
-	p.second = q
-	return q, nil
+	p.second.end()
+	for _, process := range p.second.processes {
+		<-process.done
+	}
+	p.second = nil
 }

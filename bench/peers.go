@@ -71,7 +71,9 @@ type peer struct {
 	db      *databasetest.Server // nil: none; what is published outlives its servers
 	storage string               // setting of the server's storage
 	socket  string               // of our signer
-	second  *peer                // our other server on the same storage; nil until it is asked for
+	second  *peer                // our other server on the same storage; nil unless it is asked for
+	ctx     context.Context      // nil: its services run as long as bench
+	end     context.CancelFunc   // ends ctx
 	shelves []*shelf             // nil until they are asked for
 	grown   grown
 }
@@ -192,7 +194,11 @@ func (s *stage) trust(addr, ca string) error {
 
 func (s *stage) launch(p *peer, name string, env []string, argv ...string) error {
 	log := filepath.Join(s.dir, fmt.Sprintf("%s-%d.log", strings.ReplaceAll(p.name, " ", "-"), len(p.processes)))
-	process, err := start(s.ctx, &s.running, log, append(env, s.env...), name, argv...)
+	ctx := s.ctx
+	if p.ctx != nil {
+		ctx = p.ctx
+	}
+	process, err := start(ctx, &s.running, log, append(env, s.env...), name, argv...)
 	if err == nil {
 		p.processes = append(p.processes, process)
 	}

@@ -102,6 +102,7 @@ func (s *stage) peersOf(w *row) []*peer {
 // measure does the work of w on p. If a service of p ended by itself meanwhile,
 // all of it is done again on the new one.
 func (s *stage) measure(ctx context.Context, w *row, p *peer) (sample, error) {
+	defer p.endSecond()
 	for range 4 {
 		lives := p.lives()
 		var got sample
