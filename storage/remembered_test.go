@@ -23,7 +23,8 @@ func TestRemembered(t *testing.T) {
 	for name, c := range map[string]struct {
 		// change is what another process does to the repository.
 		change func(at world) (base *storage.State)
-		want   error  // of the next commit
+		renews bool   // the next commit is the server's own
+		want   error  // of it
 		mirror string // what it finds, if it looks
 	}{
 		"nothing": {change: func(at world) *storage.State {
@@ -51,6 +52,17 @@ func TestRemembered(t *testing.T) {
 			at.remove()
 			return at.commit(at.other, app, nil, 1)
 		}},
+		"another beginning, and a renewal": {renews: true, want: storage.ErrConflict, change: func(at world) *storage.State {
+			at.remove()
+			at.commit(at.other, app, nil, 1)
+			return at.base
+		}},
+		"a backup that was restored, and a commit of another repository since": {mirror: elsewhere, change: func(at world) *storage.State {
+			at.run("UPDATE changes SET digest = ?", make([]byte, 32))
+			at.run("UPDATE repositories SET mirror = ?", elsewhere)
+			at.commit(at.s, "registry.example.com/b", nil, 1)
+			return at.base
+		}},
 		"a backup that was restored, with other commits since": {mirror: elsewhere, change: func(at world) *storage.State {
 			at.run("UPDATE changes SET digest = ?", make([]byte, 32)) // the numbers are the same
 			at.run("UPDATE repositories SET mirror = ?", elsewhere)
@@ -70,11 +82,15 @@ func TestRemembered(t *testing.T) {
 					return s, db
 				}
 				s, _ := open()
-				at := world{t: t, by: alice}
+				at := world{t: t, by: alice, s: s}
 				at.other, at.db = open()
 				at.base = at.commit(s, app, at.commit(s, app, nil, 1), 2)
 				base := c.change(at)
-				state, err := s.Commit(t.Context(), app, base, storagetest.Files(app, 4, 4), nil, storagetest.Start, &alice)
+				by := &alice
+				if c.renews {
+					by = nil
+				}
+				state, err := s.Commit(t.Context(), app, base, storagetest.Files(app, 4, 4), nil, storagetest.Start, by)
 				if !errors.Is(err, c.want) || err == nil && state.Mirror != c.mirror {
 					t.Fatalf("Commit = %+v, %v; want an error %v, mirror %q", state, err, c.want, c.mirror)
 				}
@@ -114,6 +130,7 @@ func TestRemembered(t *testing.T) {
 type world struct {
 	t     *testing.T
 	by    storage.Actor
+	s     *storage.SQL // of the process under test
 	other *storage.SQL
 	db    *database.DB
 	base  *storage.State // as the process under test committed it

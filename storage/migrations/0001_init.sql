@@ -35,8 +35,9 @@ CREATE INDEX blobs_base ON blobs (base);
 
 -- Every file of the history that is kept. incarnation is the role's: the seq
 -- of the commit in which the role came, or came back. retired is when a newer
--- file, a drop or a deletion took its place, and 0 before that; a root is only
--- retired by deletion, because all roots together are one chain. packed says
+-- file, a drop or a deletion took its place, and 0 before that, and until it is
+-- written down, which takes up to an hour after a commit; a root is only retired
+-- by deletion, because all roots together are one chain. packed says
 -- that the packer is done with it. Times are microseconds since 1970.
 CREATE TABLE files (
 	repository BIGINT NOT NULL,
