@@ -41,6 +41,9 @@ var ErrMissed = errors.New("a row that was to be changed is not there")
 func (t *Tx) Write(ctx context.Context, all ...Rows) error {
 	var some []Rows
 	for _, r := range all {
+		if r.If != "" && (len(r.By) == 0 || len(r.Values) > 1) {
+			return fmt.Errorf("write %s: a condition is for a single row that is changed", r.Table)
+		}
 		if len(r.Values) > 0 {
 			some = append(some, r)
 		}

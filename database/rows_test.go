@@ -91,6 +91,15 @@ func TestWrite(t *testing.T) {
 			t.Errorf("Write of rows that are there and one that is not = %v", err)
 		}
 		want[0], want[1] = want[0]+1, want[1]+1+4
+		only := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(many), "b", int64(6)}},
+			If: "EXISTS (SELECT 1 FROM parents WHERE id = ? AND name = ?)", IfArgs: []any{int64(7), "näme'7"}}
+		if err := write(only); err != nil {
+			t.Errorf("Write of a row on a condition that holds = %v", err)
+		}
+		want[1] += 2
+		not, two := only, only
+		not.IfArgs = []any{int64(7), "näme'8"}
+		two.Values = append(two.Values[:1:1], []any{int64(many), "a", int64(7)})
 		gone := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(1), "a", int64(7)}, {int64(1), "b", int64(7)}}}
 		for name, c := range map[string]struct {
 			rows database.Rows
@@ -99,6 +108,8 @@ func TestWrite(t *testing.T) {
 			"there already":  {one(int64(1), "a", int64(0), int64(0)), database.IsUnique},
 			"no such parent": {one(int64(-1), "a", int64(-1), int64(0)), func(err error) bool { return err != nil && !database.IsUnique(err) }},
 			"not there":      {gone, func(err error) bool { return errors.Is(err, database.ErrMissed) }},
+			"not on that":    {not, func(err error) bool { return errors.Is(err, database.ErrMissed) }},
+			"two on one":     {two, func(err error) bool { return err != nil && !errors.Is(err, database.ErrMissed) }},
 		} {
 			before := one(int64(-5), "x", int64(0), int64(0))
 			if err := write(before, c.rows); !c.is(err) {

@@ -12,6 +12,9 @@ func (s *SQL) Waiting() int { return s.commits.Waiting() }
 // MaxKnown bounds the states that are kept.
 const MaxKnown = maxKnown
 
+// OldRepositories is how many are looked through at once.
+const OldRepositories = oldRepositories
+
 // Knows returns how many states are kept after as many different ones.
 func Knows(n int) int {
 	var k known

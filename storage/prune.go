@@ -50,8 +50,8 @@ type row struct {
 }
 
 func rows(ctx context.Context, t *database.Tx, query string, args ...any) ([]row, error) {
-	return scan(ctx, t, query, args, func(to func(...any) error) (r row, err error) {
-		err = to(&r.repository, &r.incarnation, &r.role, &r.version, &r.digest)
+	return scan(ctx, t, query, args, func(into func(...any) error) (r row, err error) {
+		err = into(&r.repository, &r.incarnation, &r.role, &r.version, &r.digest)
 		return r, err
 	})
 }
@@ -74,6 +74,7 @@ func (s *SQL) retireOld(ctx context.Context, _ time.Time) (more bool, err error)
 	var found []old
 	from, to := s.retired.Load(), int64(0)
 	err = s.db.View(ctx, func(t *database.Tx) error {
+		found = nil
 		var page sql.NullInt64
 		err := t.QueryRow(ctx, "SELECT seq, (SELECT MAX(seq) FROM (SELECT seq FROM repositories WHERE seq > ? ORDER BY seq LIMIT ?) AS page) FROM counters WHERE id = 1",
 			from, oldRepositories).Scan(&to, &page)
@@ -88,8 +89,8 @@ func (s *SQL) retireOld(ctx context.Context, _ time.Time) (more bool, err error)
 			return nil
 		}
 		to = page.Int64
-		found, err = scan(ctx, t, selectOld, []any{from, to, oldFiles}, func(to func(...any) error) (o old, err error) {
-			err = to(&o.repository, &o.incarnation, &o.role, &o.version, &o.since)
+		found, err = scan(ctx, t, selectOld, []any{from, to, oldFiles}, func(into func(...any) error) (o old, err error) {
+			err = into(&o.repository, &o.incarnation, &o.role, &o.version, &o.since)
 			return o, err
 		})
 		return err

@@ -9,8 +9,8 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
-// shared is for how long nothing is built on what is remembered after that was
-// wrong: another process writes to the same database.
+// shared is for how long nothing is built on what is remembered after a commit
+// on that has failed: as a rule another process writes to the same database.
 const shared = 10 * time.Second
 
 // remembered is what the last transaction of commits left behind. While this

@@ -296,3 +296,50 @@ func rows(t *testing.T, db *database.DB, from string) (n int) {
 	}
 	return n
 }
+
+// Since when files are old is written down for all repositories, however many
+// there are, also after the database was restored from a backup, whose numbers
+// are lower.
+func TestPruneFindsOldFiles(t *testing.T) {
+	t.Parallel()
+	s, db := openStore(t, temp(t))
+	ctx := t.Context()
+	const many = 2*storage.OldRepositories + 1
+	roles := 0
+	for n := range many {
+		var base *storage.State
+		for version := int64(1); version <= 2; version++ {
+			var err error
+			if base, err = s.Commit(ctx, repo(n), base, storagetest.Files(repo(n), version, 0), nil, storagetest.Start, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		roles = len(base.Roles)
+	}
+	for _, restored := range [][]string{nil, {
+		"UPDATE files SET retired = 0", "UPDATE repositories SET seq = id", "UPDATE counters SET seq = (SELECT MAX(seq) FROM repositories)",
+	}} {
+		if err := db.Update(ctx, func(x *database.Tx) error {
+			for _, statement := range restored {
+				if _, err := x.Exec(ctx, statement); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Prune(ctx, storagetest.Start); err != nil {
+			t.Fatal(err)
+		}
+		var old int
+		if err := db.View(ctx, func(x *database.Tx) error {
+			return x.QueryRow(ctx, "SELECT COUNT(*) FROM files WHERE retired > 0").Scan(&old)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if want := many * (roles - 1); old != want { // all but the roots
+			t.Errorf("after %q %d files are old, want %d", restored, old, want)
+		}
+	}
+}

@@ -18,8 +18,8 @@ const (
 	leastPercent    = 45 // of what is in use
 	greatestPercent = 300
 	manyBytes       = 24 << 20 // in use; above it Go's rule holds
-	manyChanges     = 20       // of repositories in a second, each of which makes 200 KiB of garbage;
-	manyPercent     = 200      // is the least then
+	manyChanges     = 20       // of repositories in a second, each of which makes 200 KiB of garbage; from there on
+	manyPercent     = 200      // of what is in use is the least
 )
 
 // percentFor returns what to give to [debug.SetGCPercent] where so many bytes
