@@ -5,6 +5,7 @@ go 1.26.0
 // Images: the registry protocol, layouts, archives, and names as Docker and
 // Notary read them.
 require (
+	github.com/creack/pty v1.1.24
 	github.com/distribution/reference v0.6.0
 	github.com/google/go-containerregistry v0.22.1
 )

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,8 +68,8 @@ func child(what string) int {
 	return 0
 }
 
-// A pty is both ends of a terminal, and the program that runs on it.
-type pty struct {
+// A console is both ends of a terminal, and the program that runs on it.
+type console struct {
 	t             *testing.T
 	master, slave *os.File
 	cmd           *exec.Cmd
@@ -77,27 +78,14 @@ type pty struct {
 	read          int    // how much of it wait has passed
 }
 
-func start(t *testing.T, what string) *pty {
+func start(t *testing.T, what string) *console {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	master, slave, err := pty.Open()
 	if err != nil {
 		t.Skipf("no pseudo terminals here: %v", err)
 	}
-	t.Cleanup(func() { _ = master.Close() })
-	number := -1
-	control(t, master, func(fd int) error {
-		if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-			return err
-		}
-		number, err = unix.IoctlGetInt(fd, unix.TIOCGPTN)
-		return err
-	})
-	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = slave.Close() })
-	p := &pty{t: t, master: master, slave: slave}
+	t.Cleanup(func() { _ = errors.Join(master.Close(), slave.Close()) })
+	p := &console{t: t, master: master, slave: slave}
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(os.Environ(), childVariable+"="+what)
 	p.cmd.Stdout = &p.stdout
@@ -124,7 +112,7 @@ func control(t *testing.T, f *os.File, do func(fd int) error) {
 }
 
 // wait reads until text is shown.
-func (p *pty) wait(text string) {
+func (p *console) wait(text string) {
 	p.t.Helper()
 	for {
 		if at := bytes.Index(p.seen[p.read:], []byte(text)); at >= 0 {
@@ -140,7 +128,7 @@ func (p *pty) wait(text string) {
 	}
 }
 
-func (p *pty) enter(keys string) {
+func (p *console) enter(keys string) {
 	p.t.Helper()
 	if _, err := p.master.WriteString(keys); err != nil {
 		p.t.Fatal(err)
@@ -148,7 +136,7 @@ func (p *pty) enter(keys string) {
 }
 
 // end waits for the program, and checks what it must leave behind.
-func (p *pty) end(stdout string, status int) {
+func (p *console) end(stdout string, status int) {
 	p.t.Helper()
 	_ = p.cmd.Wait() // the status is compared
 	if got := p.cmd.ProcessState.ExitCode(); got != status {

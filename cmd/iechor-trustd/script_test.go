@@ -26,7 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(cmdtest.Main(databasetest.Main(m)), map[string]func(){"iechor-trustd": main, "iechor-trustd-clock": clockMain, "faulty": sandboxtest.Main})
+	testscript.Main(cmdtest.Main(databasetest.Main(m)), map[string]func(){"iechor-trustd": main, "iechor-trustd-clock": clockMain, "faulty": sandboxtest.Main, "typing": cmdtest.Typing})
 }
 
 // peers are the foreign programs that scripts run, and the Debian packages

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +32,9 @@ func interrupt(ts *testscript.TestScript, _ bool, args []string) {
 	if split+1 >= len(args) {
 		ts.Fatalf("usage: interrupt PROMPT[=ANSWER]… -- PROGRAM ARGS…")
 	}
-	master, slave := openTerminal(ts)
+	master, slave, err := pty.Open()
+	ts.Check(err)
+	ts.Defer(func() { _ = errors.Join(master.Close(), slave.Close()) })
 	program, err := lookPath(ts, args[split+1])
 	ts.Check(err)
 	var stdout, stderr bytes.Buffer
@@ -80,26 +83,6 @@ func interrupt(ts *testscript.TestScript, _ bool, args []string) {
 	if want := uint32(unix.ECHO | unix.ICANON | unix.ISIG); mode.Lflag&want != want {
 		ts.Fatalf("the terminal is left with local modes %#x: echo, lines or signals are off", mode.Lflag)
 	}
-}
-
-func openTerminal(ts *testscript.TestScript) (master, slave *os.File) {
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	ts.Check(err)
-	ts.Defer(func() { _ = master.Close() })
-	conn, err := master.SyscallConn()
-	ts.Check(err)
-	number := -1
-	var inner error
-	ts.Check(conn.Control(func(fd uintptr) {
-		if inner = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); inner == nil {
-			number, inner = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
-		}
-	}))
-	ts.Check(inner)
-	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	ts.Check(err)
-	ts.Defer(func() { _ = slave.Close() })
-	return master, slave
 }
 
 // lookPath finds a program in the script's PATH.

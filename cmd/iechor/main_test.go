@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		slow = scriptMain // that takes 30 times as long, and is one goroutine's
 	}
 	testscript.Main(cmdtest.Main(m), map[string]func(){
-		"iechor": scriptMain, "iechor-slow": slow, "faulty": sandboxtest.Main, "hold-card": holdCardMain,
+		"iechor": scriptMain, "iechor-slow": slow, "faulty": sandboxtest.Main, "hold-card": holdCardMain, "typing": cmdtest.Typing,
 	})
 }
 
