@@ -168,7 +168,11 @@ func (t *Tx) writeInTurn(ctx context.Context, all []Rows) error {
 		return nil
 	}
 	for _, r := range all {
-		for rows := range slices.Chunk(r.Values, maxRows) {
+		most := maxRows
+		if len(r.By) > 0 {
+			most = 1 // several at once would be found in one table, written to a file, and changed from there
+		}
+		for rows := range slices.Chunk(r.Values, most) {
 			r.Values = rows
 			text, args := r.statement(MySQL, rows)
 			n := size(args)
