@@ -189,7 +189,7 @@ func (h *heads) fetch(ctx context.Context, gun tuf.GUN) (*head, error) {
 			}
 			return nil, err
 		}
-		loaded, err := h.s.newHead(ctx, state)
+		loaded, err := h.s.newHead(ctx, state, nil)
 		if err != nil {
 			if h.overtaken(m, state.Seq) {
 				continue
@@ -317,7 +317,9 @@ func (h *heads) ask(ctx context.Context, after int64, page int) ([]storage.Head,
 
 // newHead prepares the answers for a state. What it keeps is its own: a name
 // that came with a request would keep the whole request in memory.
-func (s *Server) newHead(ctx context.Context, state *storage.State) (*head, error) {
+func (s *Server) newHead(ctx context.Context, state *storage.State, decoded *tuf.Decoded) (*head, error) {
+	o := s.options(s.c.Now())
+	o.Decoded = decoded
 	entry, ok := state.Roles[tuf.RoleTimestamp]
 	if !ok {
 		// A repository without a timestamp has nothing to serve
@@ -333,7 +335,7 @@ func (s *Server) newHead(ctx context.Context, state *storage.State) (*head, erro
 			return nil, err
 		}
 	}
-	meta, err := tuf.Outline(tuf.RoleTimestamp, n.timestamp.raw, s.options(s.c.Now()))
+	meta, err := tuf.Outline(tuf.RoleTimestamp, n.timestamp.raw, o)
 	if err != nil {
 		return nil, fmt.Errorf("read timestamp of %s: %w", n.gun, err)
 	}
@@ -345,7 +347,7 @@ func (s *Server) newHead(ctx context.Context, state *storage.State) (*head, erro
 	if err != nil {
 		return nil, err
 	}
-	if meta, err = tuf.Outline(tuf.RoleSnapshot, snapshot.raw, s.options(s.c.Now())); err != nil {
+	if meta, err = tuf.Outline(tuf.RoleSnapshot, snapshot.raw, o); err != nil {
 		return nil, fmt.Errorf("read snapshot of %s: %w", n.gun, err)
 	}
 	if meta.Expires.Before(n.until) {

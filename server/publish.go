@@ -36,7 +36,8 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	body := &metered{ReadCloser: r.Body, all: &s.uploading, limit: s.c.Limits.Uploading}
 	defer body.done()
 	r.Body = body
-	files, err := api.ReadFiles(under, r, s.c.Limits.Upload)
+	decoded := new(tuf.Decoded)
+	files, err := api.ReadFiles(under, r, s.c.Limits.Upload, decoded)
 	switch {
 	case body.full:
 		return s.limits.refuse(limitUploads, time.Second)
@@ -45,15 +46,16 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)
 	defer cancel()
-	if err := s.publish(ctx, gun, files, actor(r, by.Who)); err != nil {
+	if err := s.publish(ctx, gun, files, decoded, actor(r, by.Who)); err != nil {
 		return explain(gun, err)
 	}
 	w.Header().Set("Content-Length", "0")
 	return nil
 }
 
-func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by storage.Actor) error {
-	up, err := newUpload(files)
+// publish makes files current. Those that were decoded need not be again.
+func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, decoded *tuf.Decoded, by storage.Actor) error {
+	up, err := newUpload(files, decoded)
 	if err != nil {
 		return err
 	}
@@ -270,6 +272,8 @@ type candidate struct {
 	drop  []tuf.RoleName
 	now   time.Time
 	by    *storage.Actor // nil: it is the server that renews
+
+	decoded *tuf.Decoded
 }
 
 // prepare verifies an upload on top of b and adds the files that the server
@@ -293,7 +297,7 @@ func (s *Server) prepare(ctx context.Context, b *base, up upload, floors map[tuf
 	if !has(tuf.RoleTimestamp) {
 		return nil, invalid(api.BadRoot, "no  timestamp keys exist on the server")
 	}
-	c, set, err := s.assemble(b, append(slices.Clone(up.files), made...), now)
+	c, set, err := s.assemble(b, append(slices.Clone(up.files), made...), up.decoded, now)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +337,9 @@ func delegated(d *tuf.Draft, role tuf.RoleName) bool {
 // adopt verifies the files of an upload one by one, as far as that goes
 // without the snapshot and timestamp that are yet to be made.
 func (s *Server) adopt(ctx context.Context, b *base, up upload, now time.Time) (*tuf.Draft, error) {
-	d := tuf.Receive(b.gun, b.past, b.floors(), s.options(now))
+	o := s.options(now)
+	o.Decoded = up.decoded
+	d := tuf.Receive(b.gun, b.past, b.floors(), o)
 	clash := false
 	for _, f := range up.files {
 		err := d.Adopt(f)
@@ -358,7 +364,7 @@ func (s *Server) adopt(ctx context.Context, b *base, up upload, now time.Time) (
 	if !clash {
 		return d, nil
 	}
-	if err := up.consistent(b.gun, s.options(now)); err != nil {
+	if err := up.consistent(b.gun, o); err != nil {
 		return nil, err
 	}
 	if !up.has(tuf.RoleSnapshot) {
@@ -420,9 +426,10 @@ func (s *Server) sign(ctx context.Context, b *base, uploaded []byte, now time.Ti
 // assemble makes a candidate of new files, after a walk over the result as a
 // client would take it that holds the current state (attacks.md S2). After an
 // error the candidate is there as well, for those who can live with it.
-func (s *Server) assemble(b *base, files []tuf.File, now time.Time) (*candidate, *tuf.Set, error) {
-	c := &candidate{base: b, now: now}
+func (s *Server) assemble(b *base, files []tuf.File, decoded *tuf.Decoded, now time.Time) (*candidate, *tuf.Set, error) {
+	c := &candidate{base: b, now: now, decoded: decoded}
 	o := s.options(now)
+	o.Decoded = decoded
 	next := maps.Clone(b.raws)
 	for _, f := range files {
 		next[f.Role] = f.Raw
@@ -500,7 +507,7 @@ func (s *Server) commit(ctx context.Context, c *candidate) (*storage.State, erro
 	if c.set != nil {
 		s.recalled.keep(state, c.set)
 	}
-	n, err := s.newHead(ctx, state)
+	n, err := s.newHead(ctx, state, c.decoded)
 	if err != nil {
 		s.c.Log.WarnContext(ctx, "state not kept in memory", "gun", c.gun, "err", err)
 		s.heads.drop(c.gun, state.Seq)

@@ -241,7 +241,7 @@ func (s *Server) renew(ctx context.Context, gun tuf.GUN, due func(storage.Entry,
 	if len(made) == 0 {
 		return nil, fmt.Errorf("renew %s: the signer holds no key for it: %w", gun, errUnrenewable)
 	}
-	c, _, err := s.assemble(b, made, now)
+	c, _, err := s.assemble(b, made, new(tuf.Decoded), now)
 	if err != nil && !bearable(err) {
 		return nil, fmt.Errorf("renew %s: %w: %w", gun, errUnrenewable, err)
 	}

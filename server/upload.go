@@ -13,10 +13,13 @@ import (
 )
 
 // An upload is what a publisher sent, in the order in which it is verified.
-type upload struct{ files []tuf.File }
+type upload struct {
+	files   []tuf.File
+	decoded *tuf.Decoded // of files
+}
 
 // newUpload refuses what no upload may hold.
-func newUpload(files []tuf.File) (upload, error) {
+func newUpload(files []tuf.File, decoded *tuf.Decoded) (upload, error) {
 	files = slices.Clone(files)
 	rank := func(r tuf.RoleName) int {
 		switch r {
@@ -33,7 +36,7 @@ func newUpload(files []tuf.File) (upload, error) {
 		}
 		return strings.Compare(string(a.Role), string(b.Role))
 	})
-	up := upload{files}
+	up := upload{files, decoded}
 	if up.has(tuf.RoleTimestamp) {
 		// attacks.md S14. No honest client sends one.
 		return upload{}, invalid(api.BadValidation, "the timestamp is signed by the server and cannot be uploaded")

@@ -452,7 +452,7 @@ func (t *Table) prover(known *known, c *claim, k *keyRow) *floors {
 			continue
 		}
 		role := tuf.NewRole(tuf.RoleTimestamp, 1, key.public)
-		if _, err := tuf.VerifyFile(c.Timestamp, role, tuf.Options{Verified: &t.verified}); err == nil {
+		if _, err := tuf.VerifyFile(c.Timestamp, role, tuf.Options{Verified: &t.verified, Decoded: c.decoded}); err == nil {
 			of := known.ledger[ledgerKey{c.GUN, key.incarnation}].floors
 			return &of
 		}

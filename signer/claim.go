@@ -19,6 +19,7 @@ type claim struct {
 	payload  tuf.Meta
 	base     *base     // nil: nothing was published yet
 	snapshot *tuf.Meta // the one that a timestamp names; nil for a snapshot
+	decoded  *tuf.Decoded
 }
 
 // A base is the published state that a payload says it succeeds.
@@ -35,12 +36,12 @@ func read(r api.SignRequest, l Limits, now time.Time) (*claim, error) {
 	if n := len(r.Payload) + len(r.Timestamp) + len(r.BaseSnapshot) + len(r.Snapshot); n > maxRequest {
 		return nil, refuse("the request has %d bytes, at most %d are read", n, maxRequest)
 	}
-	c := &claim{SignRequest: r}
+	c := &claim{SignRequest: r, decoded: new(tuf.Decoded)}
 	err := c.readPayload(l, now)
 	if err != nil {
 		return nil, err
 	}
-	if c.base, err = readBase(r); err != nil {
+	if c.base, err = readBase(r, c.decoded); err != nil {
 		return nil, err
 	}
 	switch r.Role {
@@ -50,7 +51,7 @@ func read(r api.SignRequest, l Limits, now time.Time) (*claim, error) {
 		}
 	case tuf.RoleTimestamp:
 		// F17: the new snapshot is looked at, not only its hash.
-		s, err := readFile(tuf.RoleSnapshot, r.Snapshot)
+		s, err := readFile(tuf.RoleSnapshot, r.Snapshot, c.decoded)
 		if err != nil {
 			return nil, refuse("the snapshot: %v", err)
 		}
@@ -97,20 +98,20 @@ func (c *claim) follow(next api.Successor, snapshot []byte) *claim {
 			GUN: c.GUN, Role: tuf.RoleTimestamp, Key: next.Key, Payload: tuf.TimestampPayload(next.Version, next.Expires, snapshot),
 			Timestamp: c.Timestamp, BaseSnapshot: c.BaseSnapshot, Snapshot: snapshot,
 		},
-		base: c.base, snapshot: &c.payload,
+		base: c.base, snapshot: &c.payload, decoded: c.decoded,
 	}
 }
 
-func readBase(r api.SignRequest) (*base, error) {
+func readBase(r api.SignRequest, decoded *tuf.Decoded) (*base, error) {
 	if len(r.Timestamp) == 0 && len(r.BaseSnapshot) == 0 {
 		return nil, nil
 	}
 	var b base
 	var err error
-	if b.timestamp, err = readFile(tuf.RoleTimestamp, r.Timestamp); err != nil {
+	if b.timestamp, err = readFile(tuf.RoleTimestamp, r.Timestamp, decoded); err != nil {
 		return nil, refuse("the current timestamp: %v", err)
 	}
-	if b.snapshot, err = readFile(tuf.RoleSnapshot, r.BaseSnapshot); err != nil {
+	if b.snapshot, err = readFile(tuf.RoleSnapshot, r.BaseSnapshot, decoded); err != nil {
 		return nil, refuse("the current snapshot: %v", err)
 	}
 	if err := b.timestamp.Files[tuf.RoleSnapshot].Matches(r.BaseSnapshot); err != nil {
@@ -153,9 +154,9 @@ func lists(m tuf.Meta) error {
 }
 
 // readFile reads a signed file of role. Its signatures are not verified.
-func readFile(role tuf.RoleName, raw []byte) (tuf.Meta, error) {
+func readFile(role tuf.RoleName, raw []byte, decoded *tuf.Decoded) (tuf.Meta, error) {
 	if len(raw) == 0 {
 		return tuf.Meta{}, errors.New("missing")
 	}
-	return tuf.Outline(role, raw, tuf.Options{})
+	return tuf.Outline(role, raw, tuf.Options{Decoded: decoded})
 }

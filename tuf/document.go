@@ -18,6 +18,8 @@ type document struct {
 	payload node     // the value of "signed"
 	message []byte   // its canonical form, which the signatures cover
 	sigs    []Signature
+	beside  bool // the file has members beside payload and signatures
+	dialect Dialect
 	known   *Verified
 	content
 
@@ -43,6 +45,10 @@ func decode(o Options, role RoleName, raw []byte) (*document, error) {
 	if limit := o.Limits.of(role); int64(len(raw)) > limit {
 		return nil, &TooLarge{Limit: limit}
 	}
+	sum := sha256.Sum256(raw)
+	if d := o.Decoded.get(o, role, raw, sum); d != nil {
+		return d, nil
+	}
 	top, at, err := parseSpans(raw, maxDepth, "signed")
 	if err != nil {
 		return nil, err
@@ -50,7 +56,7 @@ func decode(o Options, role RoleName, raw []byte) (*document, error) {
 	if top.kind != kindObject {
 		return nil, malformed("not a JSON object")
 	}
-	d := &document{sum: sha256.Sum256(raw), known: o.Verified}
+	d := &document{sum: sum, beside: len(top.names) > 2, dialect: o.Dialect, known: o.Verified}
 	var ok bool
 	if d.payload, ok = top.get("signed"); !ok || d.payload.kind != kindObject {
 		return nil, malformed("no signed payload")
@@ -60,7 +66,7 @@ func decode(o Options, role RoleName, raw []byte) (*document, error) {
 	} else {
 		d.message = appendCanonical(nil, d.payload)
 	}
-	if o.strictEnvelope && len(top.names) > 2 {
+	if o.strictEnvelope && d.beside {
 		return nil, malformed("unexpected members beside the payload and its signatures: %s", strings.Join(top.names, ", "))
 	}
 	list, _ := top.get("signatures")
@@ -86,6 +92,7 @@ func decode(o Options, role RoleName, raw []byte) (*document, error) {
 		return nil, err
 	}
 	d.File = File{Role: role, Version: d.version, Raw: raw}
+	o.Decoded.put(d)
 	return d, nil
 }
 
@@ -207,8 +214,11 @@ func (e *TooLarge) Is(t error) bool { return t == ErrLimit }
 // NewFile reads the structure and version of a metadata file strictly, as the
 // Notary dialect writes it. Signatures are not looked at. The error matches
 // [ErrMalformed] or [ErrLimit].
-func NewFile(role RoleName, raw []byte) (File, error) {
-	d, err := decode(Options{}.filled(), role, raw)
+func NewFile(role RoleName, raw []byte) (File, error) { return ReadFile(role, raw, nil) }
+
+// ReadFile is [NewFile] for a file that will be looked at again.
+func ReadFile(role RoleName, raw []byte, m *Decoded) (File, error) {
+	d, err := decode(Options{Decoded: m}.filled(), role, raw)
 	if err != nil {
 		return File{}, err
 	}

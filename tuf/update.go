@@ -553,8 +553,10 @@ func (u *Update) Set() (*Set, error) {
 	if u.stage != stageDone {
 		return nil, u.refuse(u.want.Role, u.want.Version, ErrIncomplete)
 	}
+	o := u.o
+	o.Decoded = nil // it is of one task, and the set may outlive that
 	s := &Set{
-		gun: u.gun, o: u.o, docs: u.docs, order: u.order, paths: u.paths, within: u.within, unusable: u.unusable,
+		gun: u.gun, o: o, docs: u.docs, order: u.order, paths: u.paths, within: u.within, unusable: u.unusable,
 		floor: maps.Clone(u.floor),
 	}
 	for name, d := range u.docs {

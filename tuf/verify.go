@@ -64,6 +64,8 @@ type Options struct {
 
 	// Verified remembers which signatures are valid; nil: each is computed.
 	Verified *Verified
+	// Decoded remembers files; nil: each is decoded each time.
+	Decoded *Decoded
 
 	strictEnvelope bool // refuse members beside signed and signatures
 }
