@@ -35,6 +35,9 @@ type Link struct {
 	Entry []byte
 }
 
+// Same reports whether l and o are the same place in the same log.
+func (l Link) Same(o Link) bool { return l.ID == o.ID && l.Hash == o.Hash }
+
 // ErrBroken says that an entry does not follow the one before.
 var ErrBroken = errors.New("the hash chain is broken")
 

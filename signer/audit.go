@@ -77,6 +77,11 @@ func (e AuditEntry) link() (database.Link, error) {
 // one end, so those transactions take turns. Signers of an earlier version do
 // not lock, and meet the row that is written.
 func (t *Table) write(ctx context.Context, fn func(*database.Tx) error) error {
+	defer t.remembered.Forget(time.Time{})
+	return t.inTurn(ctx, fn)
+}
+
+func (t *Table) inTurn(ctx context.Context, fn func(*database.Tx) error) error {
 	return t.db.InTurn(ctx, "signer_audit_end", "UPDATE signer_audit_end SET turn = turn + 1 WHERE id = 1", fn)
 }
 

@@ -94,14 +94,17 @@ func (t *Table) sign(ctx context.Context, who string, c *claim, next func([]byte
 func (t *Table) signAll(ctx context.Context, batch []signing) (all []database.Answer[signed]) {
 	ctx, cancel := context.WithTimeout(ctx, batchLimit)
 	defer cancel()
-	err := t.write(ctx, func(x *database.Tx) (err error) {
-		all, err = t.signOnce(ctx, x, batch)
-		return err
-	})
+	hopeless := func(err error) bool {
+		return errors.Is(err, database.ErrUncertain) || errors.Is(err, database.ErrUnavailable) || ctx.Err() != nil
+	}
+	all, supposed, err := t.signSupposed(ctx, batch)
+	if !supposed || err != nil && !hopeless(err) {
+		all, err = t.signKnown(ctx, batch)
+	}
 	if err == nil {
 		return all
 	}
-	common := errors.Is(err, database.ErrUncertain) || errors.Is(err, database.ErrUnavailable) || ctx.Err() != nil
+	common := hopeless(err)
 	all = make([]database.Answer[signed], len(batch))
 	for i := range batch {
 		if common || len(batch) == 1 {
@@ -113,15 +116,117 @@ func (t *Table) signAll(ctx context.Context, batch []signing) (all []database.An
 	return all
 }
 
-// signOnce is signAll in a transaction. Its error is that of the transaction;
-// a claim that is refused changes nothing.
-func (t *Table) signOnce(ctx context.Context, x *database.Tx, batch []signing) ([]database.Answer[signed], error) {
-	known, err := recallAll(ctx, x, batch)
-	if err != nil {
-		return nil, err
+// signKnown is signAll on top of what is in the database. Its error is that of
+// the transaction; a claim that is refused changes nothing.
+func (t *Table) signKnown(ctx context.Context, batch []signing) (all []database.Answer[signed], err error) {
+	var k *known
+	var last database.Link
+	var w *writes
+	err = t.inTurn(ctx, func(x *database.Tx) (err error) {
+		if k, err = recallAll(ctx, x, batch); err != nil {
+			return err
+		}
+		if all, w, err = t.judgeAll(ctx, x, k, batch); err != nil {
+			return err
+		}
+		last, err = t.put(ctx, x, k.last, w, false)
+		return err
+	})
+	t.keep(k, last, w, batch, all, err)
+	return all, err
+}
+
+// signSupposed is signAll on top of what the signatures before left behind, if
+// all of that is remembered and nobody is refused because of it: what was signed
+// before, and what else has happened, is not. The database writes it if nothing
+// has.
+func (t *Table) signSupposed(ctx context.Context, batch []signing) (all []database.Answer[signed], supposed bool, err error) {
+	now := time.Now()
+	var guns []tuf.GUN
+	for _, q := range batch {
+		if q.snapshot != nil { // it may be one that was signed before
+			return nil, false, nil
+		}
+		guns = append(guns, q.GUN)
 	}
-	all := make([]database.Answer[signed], len(batch))
-	w := writes{begun: map[ledgerKey]ledgerRow{}, moved: map[ledgerKey]ledgerRow{}}
+	k := newKnown()
+	last, of, ok := t.remembered.Of(guns, now)
+	if !ok {
+		return nil, false, nil
+	}
+	k.last = last
+	for gun, s := range of {
+		k.keys[gun] = s.keys
+		for incarnation, row := range s.ledger {
+			k.ledger[ledgerKey{gun, incarnation}] = row
+		}
+	}
+	all, w, err := t.judgeAll(ctx, nil, k, batch)
+	for _, a := range all {
+		err = errors.Join(err, a.Err)
+	}
+	if err != nil {
+		return nil, false, nil
+	}
+	err = t.inTurn(ctx, func(x *database.Tx) (err error) {
+		last, err = t.put(ctx, x, k.last, w, true)
+		return err
+	})
+	t.keep(k, last, w, batch, all, err)
+	if err != nil {
+		t.remembered.Forget(now)
+	}
+	return all, true, err
+}
+
+// A standing is what is remembered of a repository.
+type standing struct {
+	keys   []keyRow
+	ledger map[int64]ledgerRow // by the incarnations of keys
+}
+
+// Bounds of what is remembered: repositories, and keys of each.
+const (
+	maxRemembered = 1024
+	maxKeys       = 8
+)
+
+// keep remembers what a transaction has left behind that wrote w on top of k,
+// but for repositories of which something was refused half way.
+func (t *Table) keep(k *known, last database.Link, w *writes, batch []signing, all []database.Answer[signed], err error) {
+	if err != nil {
+		t.remembered.Forget(time.Time{})
+		return
+	}
+	left := map[tuf.GUN]standing{}
+	for gun, keys := range k.keys {
+		if len(keys) > maxKeys || slices.ContainsFunc(keys, func(k keyRow) bool { return k.state == pending }) {
+			continue
+		}
+		s := standing{keys, map[int64]ledgerRow{}}
+		for _, key := range keys {
+			at := ledgerKey{gun, key.incarnation}
+			row := k.ledger[at]
+			if w.writes(at) {
+				row.seq++
+			}
+			s.ledger[key.incarnation] = row
+		}
+		left[gun] = s
+	}
+	for i, a := range all {
+		if a.Err != nil {
+			delete(left, batch[i].GUN)
+		}
+	}
+	t.remembered.Keep(k.last, last, left)
+}
+
+// judgeAll judges and signs a batch by what is known. The error is one of the
+// transaction, which there need not be where nothing that was signed is known.
+func (t *Table) judgeAll(ctx context.Context, x *database.Tx, known *known, batch []signing) (all []database.Answer[signed], w *writes, err error) {
+	all = make([]database.Answer[signed], len(batch))
+	w = &writes{begun: map[ledgerKey]ledgerRow{}, moved: map[ledgerKey]ledgerRow{}}
 	for i := range batch {
 		var made []written
 		q := &batch[i]
@@ -130,7 +235,7 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, batch []signing) (
 			var next signed
 			next, all[i].Err, err = t.signNext(ctx, x, known, q, all[i].Value, &made)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			all[i].Value.next = &next
 		}
@@ -138,7 +243,7 @@ func (t *Table) signOnce(ctx context.Context, x *database.Tx, batch []signing) (
 			w.add(made)
 		}
 	}
-	return all, t.put(ctx, x, known.last, &w)
+	return all, w, nil
 }
 
 // What is known of the repositories of a batch.
@@ -147,6 +252,10 @@ type known struct {
 	keys       map[tuf.GUN][]keyRow // all that are not dropped; of timestamp keys, those used last come first
 	ledger     map[ledgerKey]ledgerRow
 	statements map[[32]byte][]statementRow // by the hash of the payload
+}
+
+func newKnown() *known {
+	return &known{keys: map[tuf.GUN][]keyRow{}, ledger: map[ledgerKey]ledgerRow{}, statements: map[[32]byte][]statementRow{}}
 }
 
 type ledgerKey struct {
@@ -208,7 +317,7 @@ func recallAll(ctx context.Context, x *database.Tx, batch []signing) (*known, er
 		return nil, err
 	}
 	defer rows.Close()
-	k := &known{keys: map[tuf.GUN][]keyRow{}, ledger: map[ledgerKey]ledgerRow{}, statements: map[[32]byte][]statementRow{}}
+	k := newKnown()
 	used := map[tuf.CanonicalID]int64{}
 	var kind, method string
 	var r keyRow
@@ -321,6 +430,7 @@ func (t *Table) signOne(ctx context.Context, known *known, q *signing, made *[]w
 	}
 	row.floors = next
 	known.ledger[at] = row
+	known.made(q.sum[:], statementRow{ledgerKey: at, role: k.role, version: q.payload.Version, key: k.id, sig: s.sig})
 	*made = append(*made, written{
 		at: at, row: row, key: k,
 		statement: []any{string(q.GUN), k.incarnation, string(q.Role), q.payload.Version, string(k.id), q.sum[:], s.sig.Method, s.sig.Value, q.payload.Expires.Unix(), q.now.Unix()},
@@ -356,16 +466,24 @@ func (w *writes) add(made []written) {
 	}
 }
 
+// writes reports whether the ledger's row of an incarnation is changed.
+func (w *writes) writes(at ledgerKey) bool {
+	_, begun := w.begun[at]
+	_, moved := w.moved[at]
+	return begun || moved
+}
+
 // ledgerRows are rows that the ledger does not have.
 func ledgerRows(values ...[]any) database.Rows {
 	return database.Rows{Table: "signer_ledger", Set: append([]string{"gun", "incarnation", "seq"}, floorNames...), Values: values}
 }
 
 // put writes what a batch changes: the ledger, the signatures, the keys that
-// are in use since, the audit log behind last.
-func (t *Table) put(ctx context.Context, x *database.Tx, last database.Link, w *writes) error {
+// are in use since, the audit log behind last, whose last entry since then it
+// returns. If last is supposed, it must be that.
+func (t *Table) put(ctx context.Context, x *database.Tx, last database.Link, w *writes, supposed bool) (database.Link, error) {
 	if len(w.entries) == 0 {
-		return nil
+		return last, nil
 	}
 	var begun, moved [][]any
 	for at, r := range w.begun {
@@ -381,7 +499,7 @@ func (t *Table) put(ctx context.Context, x *database.Tx, last database.Link, w *
 	for _, e := range w.entries {
 		l, err := e.link()
 		if err != nil {
-			return err
+			return last, err
 		}
 		links = append(links, l)
 	}
@@ -390,19 +508,25 @@ func (t *Table) put(ctx context.Context, x *database.Tx, last database.Link, w *
 		res, err := x.Exec(ctx, "UPDATE signer_keys SET state = ?, slot = NULL, first_used_at = ? WHERE state = ? AND id "+in,
 			append([]any{active, w.entries[0].Time.Unix(), pending}, ids...)...)
 		if err := met(len(w.active), res, err); err != nil {
-			return err
+			return last, err
 		}
 	}
-	entries, _ := auditLog.After(last, links)
-	err := x.Write(ctx,
+	entries, end := auditLog.After(last, links)
+	all := []database.Rows{
 		ledgerRows(begun...),
 		database.Rows{Table: "signer_ledger", By: []string{"gun", "incarnation", "seq"}, Set: append([]string{"seq"}, floorNames...), Values: moved},
 		database.Rows{Table: "signer_statements", Set: []string{"gun", "incarnation", "role", "version", "key_id", "payload", "method", "signature", "expires_at", "signed_at"}, Values: w.statements},
-		entries)
+		entries,
+	}
+	if supposed {
+		all = append(all, database.Rows{Table: "signer_audit_end", By: []string{"id"}, Set: []string{"turn"}, Values: [][]any{{int64(1), end.ID}},
+			If: "EXISTS (SELECT 1 FROM signer_audit WHERE id = ? AND hash = ?)", IfArgs: []any{last.ID, last.Hash[:]}})
+	}
+	err := x.Write(ctx, all...)
 	if errors.Is(err, database.ErrMissed) {
 		err = fmt.Errorf("%w: %w", errMoved, err)
 	}
-	return err
+	return end, err
 }
 
 // signature signs with a key that is wrapped here. For one on a token the

@@ -32,6 +32,9 @@ type Table struct {
 	kek      *KEK
 	signings database.Group[signing, signed]
 	verified tuf.Verified // of published timestamps
+	// remembered is what the last signatures left behind, behind the last entry
+	// of the audit log.
+	remembered database.Remembered[database.Link, tuf.GUN, standing]
 }
 
 // Database returns the database that t was opened with.
@@ -59,6 +62,7 @@ func OpenTable(ctx context.Context, db *database.DB, kek *KEK) (*Table, error) {
 	t := &Table{db: db, kek: kek}
 	t.signings.Run, t.signings.Most = t.signAll, batchMost
 	t.signings.Key = func(q signing) string { return string(q.GUN) }
+	t.remembered.Same, t.remembered.Most = database.Link.Same, maxRemembered
 	var err error
 	for range 2 { // another process may record the same key meanwhile
 		err = db.Update(ctx, func(x *database.Tx) error { return t.checkKEK(ctx, x) })

@@ -68,7 +68,7 @@ func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
 	if !supposed || err == nil || ctx.Err() != nil || errors.Is(err, database.ErrUncertain) || errors.Is(err, database.ErrUnavailable) {
 		return err
 	}
-	s.remembered.forget(now)
+	s.remembered.Forget(now)
 	_, err = s.commitOnce(ctx, batch, now)
 	return err
 }
@@ -82,7 +82,7 @@ var errOutdated = errors.New("what was remembered may not be so any more")
 func (s *SQL) commitOnce(ctx context.Context, batch []*pending, now time.Time) (supposed bool, err error) {
 	var have, left standings
 	err = s.db.InTurn(ctx, "counters", "", func(t *database.Tx) error {
-		if have, supposed = s.remembered.of(batch, now); !supposed {
+		if have, supposed = s.recall(batch, now); !supposed {
 			var err error
 			if have, err = look(ctx, t, batch); err != nil {
 				return err
@@ -91,7 +91,7 @@ func (s *SQL) commitOnce(ctx context.Context, batch []*pending, now time.Time) (
 		var w writing
 		var entries []database.Link
 		var stale []*pending
-		left = standings{seq: have.seq, change: have.change, repositories: map[tuf.GUN]repository{}}
+		left = standings{end{seq: have.seq, change: have.change}, map[tuf.GUN]repository{}}
 		for _, p := range batch {
 			p.state, p.err = nil, nil
 			r := have.repositories[p.gun]
@@ -149,11 +149,11 @@ func (s *SQL) commitOnce(ctx context.Context, batch []*pending, now time.Time) (
 	})
 	switch err {
 	case nil:
-		s.remembered.keep(have, left)
+		s.remembered.Keep(have.end, left.end, left.repositories)
 	case errRefused:
 		return false, nil
 	default:
-		s.remembered.forget(time.Time{})
+		s.remembered.Forget(time.Time{})
 	}
 	return supposed, err
 }
@@ -213,7 +213,7 @@ func sound(gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName) error
 // inTurn runs a transaction that moves repositories on. All of those change the
 // one row of counters, so they take turns.
 func (s *SQL) inTurn(ctx context.Context, fn func(*database.Tx) error) error {
-	defer s.remembered.forget(time.Time{})
+	defer s.remembered.Forget(time.Time{})
 	return s.db.InTurn(ctx, "counters", "", fn)
 }
 

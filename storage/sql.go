@@ -53,7 +53,7 @@ type SQL struct {
 	known   known
 	retired atomic.Int64 // the seq up to which [SQL.retireOld] was
 
-	remembered remembered
+	remembered database.Remembered[end, tuf.GUN, repository] // what the last commits left behind
 }
 
 // Database returns the database that s was opened with.
@@ -91,6 +91,7 @@ func (c Config) Open(ctx context.Context, db *database.DB) (*SQL, error) {
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
 	s := &SQL{db: db, codec: codec, config: c}
+	s.remembered.Same, s.remembered.Most = end.same, maxKnown
 	s.commits = s.newCommits()
 	return s, nil
 }

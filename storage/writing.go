@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -27,10 +28,36 @@ type repository struct {
 
 // A standings is what a transaction that moves repositories on must know.
 type standings struct {
-	seq, change  int64         // the last numbers
-	timestamp    []byte        // the hash in the last record of the changefeed; nil: not known
-	audit        database.Link // the last entry of the trail
+	end
 	repositories map[tuf.GUN]repository
+}
+
+// An end is what each of those transactions moves.
+type end struct {
+	seq, change int64         // the last numbers
+	timestamp   []byte        // the hash in the last record of the changefeed; nil: of a deletion
+	audit       database.Link // the last entry of the trail
+}
+
+func (e end) same(o end) bool {
+	return e.seq == o.seq && e.change == o.change && bytes.Equal(e.timestamp, o.timestamp)
+}
+
+// recall returns what is remembered for a batch, if that is everything.
+func (s *SQL) recall(batch []*pending, now time.Time) (have standings, ok bool) {
+	guns := make([]tuf.GUN, len(batch))
+	for i, p := range batch {
+		guns[i] = p.gun
+	}
+	have.end, have.repositories, ok = s.remembered.Of(guns, now)
+	if !ok || have.timestamp == nil {
+		return standings{}, false
+	}
+	for gun, r := range have.repositories {
+		r.roles = maps.Clone(r.roles) // they are changed
+		have.repositories[gun] = r
+	}
+	return have, true
 }
 
 // selectStandings begins with what is always there, so that there is a row
