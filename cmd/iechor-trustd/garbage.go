@@ -18,18 +18,23 @@ const (
 	leastPercent    = 45 // of what is in use
 	greatestPercent = 300
 	manyBytes       = 24 << 20 // in use; above it Go's rule holds
-	manyChanges     = 20       // of repositories in a second, each of which makes 200 KiB of garbage; from there on
+	manyChanges     = 2        // of repositories between two looks, each of which makes 200 KiB of garbage; from there on, and for a while,
 	manyPercent     = 200      // of what is in use is the least
 )
 
+const (
+	lookEach = 100 * time.Millisecond
+	while    = 2 * time.Second
+)
+
 // percentFor returns what to give to [debug.SetGCPercent] where so many bytes
-// are in use, and so many repositories are changed in a second.
-func percentFor(live uint64, changes int64) int {
+// are in use, and many repositories are changed or not.
+func percentFor(live uint64, many bool) int {
 	least := uint64(leastPercent)
 	switch {
 	case live > manyBytes:
 		return 100
-	case changes >= manyChanges:
+	case many:
 		least = manyPercent
 	}
 	return int(min(max(garbage*100/max(live, 1), least), greatestPercent))
@@ -45,14 +50,18 @@ func (a *app) collect(ctx context.Context, changed func() int64) {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	set := 100 // as Go begins
 	before := changed()
-	tick := time.NewTicker(time.Second)
+	var calm time.Time
+	tick := time.NewTicker(lookEach)
 	defer tick.Stop()
 	defer func() { debug.SetGCPercent(100) }() // tests go on in this process
 	for {
 		metrics.Read(sample)
 		now := changed()
-		want := percentFor(sample[0].Value.Uint64(), now-before)
+		if now-before >= manyChanges {
+			calm = time.Now().Add(while)
+		}
 		before = now
+		want := percentFor(sample[0].Value.Uint64(), time.Now().Before(calm))
 		if want < set*9/10 || want > set*11/10 { // setting it stops everything for a moment
 			debug.SetGCPercent(want)
 			set = want
