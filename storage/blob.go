@@ -42,8 +42,30 @@ func newCodec() (*codec, error) {
 	return &codec{enc: enc, dec: dec}, nil
 }
 
+// tiny is how many bytes are not worth the time to be compressed when they
+// come: a third of them would be spared, for the hour until they are packed.
+const tiny = 1 << 10
+
 func (c *codec) pack(raw []byte) []byte {
+	if len(raw) < tiny {
+		return plain(raw)
+	}
 	return c.enc.EncodeAll(raw, make([]byte, 0, len(raw)/2+64))
+}
+
+// plain returns raw, of less than 64 KiB, as a zstd frame that has it as it is:
+// one segment, whose size is told in one byte, or in two less 256 (RFC 8878,
+// 3.1.1.1), and in it one block, the last (3.1.1.2).
+func plain(raw []byte) []byte {
+	n := len(raw)
+	data := append(make([]byte, 0, n+12), 0x28, 0xb5, 0x2f, 0xfd)
+	if n < 256 {
+		data = append(data, 1<<5, byte(n))
+	} else {
+		data = append(data, 1<<6|1<<5, byte(n-256), byte((n-256)>>8))
+	}
+	data = append(data, byte(n<<3|1), byte(n>>5), byte(n>>13))
+	return append(data, raw...)
 }
 
 // unpack returns the bytes that a blob's data stand for, where they are as
