@@ -326,3 +326,38 @@ func TestInTurn(t *testing.T) {
 		}
 	})
 }
+
+// MariaDB has rows of a table that several values at once are found in written
+// to a file first, so they are changed one by one, in one packet.
+func TestWriteWithoutFiles(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	d := withParents(t, databasetest.MariaDB)
+	children := database.Rows{Table: "children", Set: []string{"id", "name", "parent", "n"}}
+	moved := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}}
+	for i := range int64(5) {
+		children.Values = append(children.Values, []any{i, "a", int64(0), int64(1)})
+		moved.Values = append(moved.Values, []any{i, "a", int64(2)})
+	}
+	err := d.Update(ctx, func(x *database.Tx) error {
+		files := func() (n int) {
+			t.Helper()
+			if err := x.QueryRow(ctx, "SHOW SESSION STATUS LIKE 'Created_tmp_disk_tables'").Scan(new(string), &n); err != nil {
+				t.Error(err)
+			}
+			return n
+		}
+		if err := x.Write(ctx, database.Rows{Table: "parents", Set: []string{"id", "name"}, Values: [][]any{{int64(0), "p"}}}, children); err != nil {
+			return err
+		}
+		before := files()
+		err := x.Write(ctx, moved)
+		if n := files() - before; n != 0 {
+			t.Errorf("%d tables were written to files", n)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
