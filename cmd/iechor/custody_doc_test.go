@@ -27,7 +27,7 @@ func TestCustodyDocument(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for line := range strings.Lines(string(raw)) {
+			for line := range strings.Lines(withoutTyping(raw)) {
 				if _, then, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(line, "[") {
 					line = then
 				}

@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -83,3 +84,9 @@ func someAuthority(t *testing.T) []byte {
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
+
+var typing = regexp.MustCompile(`exec typing (-stdin )?\S+ `)
+
+// withoutTyping returns a story with commands as users give them, who have
+// somebody at their terminal.
+func withoutTyping(story []byte) string { return typing.ReplaceAllString(string(story), "exec ") }

@@ -132,7 +132,7 @@ func TestHardwareDocument(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rest := c.names.Replace(string(story))
+		rest := c.names.Replace(withoutTyping(story))
 		n := 0
 		for line := range strings.Lines(chapter) {
 			command, ok := strings.CutPrefix(line, "$ ")
