@@ -5,7 +5,6 @@ go 1.26.0
 // Images: the registry protocol, layouts, archives, and names as Docker and
 // Notary read them.
 require (
-	github.com/creack/pty v1.1.24
 	github.com/distribution/reference v0.6.0
 	github.com/google/go-containerregistry v0.22.1
 )
@@ -55,9 +54,10 @@ require github.com/go-jose/go-jose/v4 v4.1.8
 // Token buckets, for how often the signer may be asked.
 require golang.org/x/time v0.16.0
 
-// Tests only: differences of structures, scripts, another canonical JSON to
+// Tests only: terminals, differences of structures, scripts, another canonical JSON to
 // compare with, and OpenTelemetry's own types to read what is sent to it.
 require (
+	github.com/creack/pty v1.1.24
 	github.com/google/go-cmp v0.7.0
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1

@@ -80,13 +80,13 @@ func WriteFiles(w io.Writer, files []tuf.File) (contentType string, err error) {
 }
 
 // ReadFiles takes an upload apart: each part is one file, named for its role.
-// Every file is strictly parsed ([tuf.ReadFile]); no signature is checked.
+// Every file is strictly parsed ([tuf.NewFile]); no signature is checked.
 // Files come in the order of the parts, each role once. There may be none.
 //
 // The error is always an [*Error]: MALFORMED_UPLOAD, NO_FILENAME,
 // INVALID_ROLE, MALFORMED_JSON, or TOO_LARGE with status 413. w is needed so
 // that the connection of an endless upload is closed.
-func ReadFiles(w http.ResponseWriter, r *http.Request, l Limits, decoded *tuf.Decoded) ([]tuf.File, error) {
+func ReadFiles(w http.ResponseWriter, r *http.Request, l Limits) ([]tuf.File, error) {
 	l = l.WithDefaults()
 	if r.ContentLength > l.Request {
 		return nil, NewError(TooLarge, nil)
@@ -124,7 +124,7 @@ func ReadFiles(w http.ResponseWriter, r *http.Request, l Limits, decoded *tuf.De
 		if err != nil {
 			return nil, err
 		}
-		f, err := tuf.ReadFile(role, raw, decoded)
+		f, err := tuf.NewFile(role, raw)
 		if errors.Is(err, tuf.ErrLimit) {
 			return nil, NewError(TooLarge, nil)
 		}

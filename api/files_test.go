@@ -36,7 +36,7 @@ func TestFilesRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := ReadFiles(httptest.NewRecorder(), upload(&b, ct), Limits{}, nil)
+	got, err := ReadFiles(httptest.NewRecorder(), upload(&b, ct), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestReadFilesRefuses(t *testing.T) {
 				if !announced {
 					body = io.MultiReader(body) // hides the length
 				}
-				files, err := ReadFiles(httptest.NewRecorder(), upload(body, "multipart/form-data; boundary=b"), l, nil)
+				files, err := ReadFiles(httptest.NewRecorder(), upload(body, "multipart/form-data; boundary=b"), l)
 				var e *Error
 				if !errors.As(err, &e) || e.Code != c.want || e.Status != c.status {
 					t.Errorf("ReadFiles = %v, %v; want %s", files, err, c.want)
@@ -97,7 +97,7 @@ func TestReadFilesRefuses(t *testing.T) {
 		})
 	}
 	for _, ct := range []string{"", "application/json", "multipart/form-data"} {
-		_, err := ReadFiles(httptest.NewRecorder(), upload(strings.NewReader("{}"), ct), Limits{}, nil)
+		_, err := ReadFiles(httptest.NewRecorder(), upload(strings.NewReader("{}"), ct), Limits{})
 		var e *Error
 		if !errors.As(err, &e) || e.Code != MalformedUpload {
 			t.Errorf("ReadFiles with content type %q = %v, want MALFORMED_UPLOAD", ct, err)
@@ -109,7 +109,7 @@ func TestReadFilesRefuses(t *testing.T) {
 func TestReadFilesStopsEarly(t *testing.T) {
 	t.Parallel()
 	body := &countingReader{r: io.MultiReader(strings.NewReader(strings.TrimSuffix(named("targets", ""), "\r\n")), endless{})}
-	_, err := ReadFiles(httptest.NewRecorder(), upload(body, "multipart/form-data; boundary=b"), Limits{Request: 1 << 20}, nil)
+	_, err := ReadFiles(httptest.NewRecorder(), upload(body, "multipart/form-data; boundary=b"), Limits{Request: 1 << 20})
 	var e *Error
 	if !errors.As(err, &e) || e.Status != http.StatusRequestEntityTooLarge {
 		t.Errorf("ReadFiles(endless) = %v, want 413", err)
@@ -134,7 +134,7 @@ func FuzzReadFiles(f *testing.F) {
 	f.Add(named("targets/a.json", good) + named("root", "{}") + "--b--")
 	f.Add("--b\r\nContent-Disposition: form-data; filename*=utf-8''targets\r\n\r\n" + good + "\r\n--b--")
 	f.Fuzz(func(t *testing.T, body string) {
-		files, err := ReadFiles(httptest.NewRecorder(), upload(strings.NewReader(body), "multipart/form-data; boundary=b"), Limits{}, nil)
+		files, err := ReadFiles(httptest.NewRecorder(), upload(strings.NewReader(body), "multipart/form-data; boundary=b"), Limits{})
 		if err != nil {
 			if e := new(Error); !errors.As(err, &e) {
 				t.Errorf("ReadFiles = %v, which is no *Error", err)
@@ -146,7 +146,7 @@ func FuzzReadFiles(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := ReadFiles(httptest.NewRecorder(), upload(&b, ct), Limits{}, nil)
+		again, err := ReadFiles(httptest.NewRecorder(), upload(&b, ct), Limits{})
 		if err != nil || !cmp.Equal(files, again) {
 			t.Errorf("the files of an upload do not survive another one: %v", err)
 		}
@@ -164,7 +164,7 @@ func TestReadNoFiles(t *testing.T) {
 	}
 	r := httptest.NewRequest(http.MethodPost, "/", &body)
 	r.Header.Set("Content-Type", contentType)
-	if files, err := ReadFiles(httptest.NewRecorder(), r, Limits{}, nil); err != nil || len(files) != 0 {
+	if files, err := ReadFiles(httptest.NewRecorder(), r, Limits{}); err != nil || len(files) != 0 {
 		t.Errorf("ReadFiles(no file) = %v, %v; want nothing", files, err)
 	}
 }

@@ -13,7 +13,7 @@
 // A [Chain] is an append-only log in a table of it, which can be verified.
 // A [Group] runs together what several callers ask for at once.
 // Read database.go, then rows.go, server.go, statements.go, migrate.go,
-// errors.go, chain.go, group.go.
+// errors.go, chain.go, group.go, remembered.go.
 package database
 
 import (

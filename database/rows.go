@@ -35,8 +35,8 @@ var ErrMissed = errors.New("a row that was to be changed is not there")
 
 // Write writes rows of several tables, those of all that come first before
 // those that refer to them, with one statement for each table where there is a
-// server, which is sent all of them at once; MySQL only where that is safe. No
-// row may be meant twice. The error matches [ErrMissed] if one that was to be
+// server, or on MySQL for each row that is changed, which is sent all of them at
+// once; MySQL only where that is safe. No row may be meant twice. The error matches [ErrMissed] if one that was to be
 // changed is not there.
 func (t *Tx) Write(ctx context.Context, all ...Rows) error {
 	var some []Rows

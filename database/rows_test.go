@@ -33,101 +33,107 @@ func withParents(t *testing.T, fresh databasetest.Fresh) *database.DB {
 // told apart, and the connection is as good as before.
 func TestWrite(t *testing.T) {
 	t.Parallel()
-	databasetest.Each(t, func(t *testing.T, fresh databasetest.Fresh) {
-		ctx := t.Context()
-		d := withParents(t, fresh)
-		write := func(all ...database.Rows) error {
-			return d.Update(ctx, func(x *database.Tx) error { return x.Write(ctx, all...) })
-		}
-		const many = 1200
-		family := database.Rows{Table: "parents", Set: []string{"id", "name", "data"}}
-		children := database.Rows{Table: "children", Set: []string{"id", "name", "parent", "n"}}
-		moved := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n", "parent"}}
-		for i := range int64(many) {
-			family.Values = append(family.Values, []any{i, fmt.Sprint("näme'", i), []byte{0, byte(i), '\''}})
-			children.Values = append(children.Values, []any{i, "a", i, int64(1)})
-			moved.Values = append(moved.Values, []any{i, "a", i * 2, int64(0)})
-		}
-		if err := write(); err != nil {
-			t.Errorf("Write of nothing = %v", err)
-		}
-		if err := write(family, database.Rows{Table: "nothing"}, children); err != nil {
-			t.Fatalf("Write = %v", err)
-		}
-		if err := write(moved); err != nil {
-			t.Fatalf("Write of what is there = %v", err)
-		}
-		sums := func() (all []int64) {
-			t.Helper()
-			err := d.View(ctx, func(x *database.Tx) error {
-				all = make([]int64, 4)
-				return x.QueryRow(ctx, "SELECT COUNT(*), SUM(n), SUM(parent), (SELECT COUNT(*) FROM parents WHERE name = ?) FROM children", "näme'7").
-					Scan(&all[0], &all[1], &all[2], &all[3])
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return all
-		}
-		want := []int64{many, many * (many - 1), 0, 1}
-		if got := sums(); !slices.Equal(got, want) {
-			t.Errorf("tables hold %v, want %v", got, want)
-		}
-
-		one := func(values ...any) database.Rows {
-			return database.Rows{Table: "children", Set: []string{"id", "name", "parent", "n"}, Values: [][]any{values}}
-		}
-		kept := one(int64(1), "a", int64(0), int64(99))
-		kept.Keep = true
-		kept.Values = append(kept.Values, []any{int64(many), "a", int64(0), int64(5)})
-		if err := write(kept); err != nil {
-			t.Errorf("Write of a row that is there and one that is not = %v", err)
-		}
-		want[0], want[1] = want[0]+1, want[1]+5
-		replaced := one(int64(1), "a", int64(0), int64(3))
-		replaced.Key, replaced.Replace = []string{"id", "name"}, []string{"n"}
-		replaced.Values = append(replaced.Values, []any{int64(many), "a", int64(7), int64(5)}, []any{int64(many), "b", int64(0), int64(4)})
-		if err := write(replaced); err != nil {
-			t.Errorf("Write of rows that are there and one that is not = %v", err)
-		}
-		want[0], want[1] = want[0]+1, want[1]+1+4
-		only := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(many), "b", int64(6)}},
-			If: "EXISTS (SELECT 1 FROM parents WHERE id = ? AND name = ?)", IfArgs: []any{int64(7), "näme'7"}}
-		if err := write(only); err != nil {
-			t.Errorf("Write of a row on a condition that holds = %v", err)
-		}
-		want[1] += 2
-		not, two := only, only
-		not.IfArgs = []any{int64(7), "näme'8"}
-		two.Values = append(two.Values[:1:1], []any{int64(many), "a", int64(7)})
-		gone := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(1), "a", int64(7)}, {int64(1), "b", int64(7)}}}
-		for name, c := range map[string]struct {
-			rows database.Rows
-			is   func(error) bool
-		}{
-			"there already":  {one(int64(1), "a", int64(0), int64(0)), database.IsUnique},
-			"no such parent": {one(int64(-1), "a", int64(-1), int64(0)), func(err error) bool { return err != nil && !database.IsUnique(err) }},
-			"not there":      {gone, func(err error) bool { return errors.Is(err, database.ErrMissed) }},
-			"not on that":    {not, func(err error) bool { return errors.Is(err, database.ErrMissed) }},
-			"two on one":     {two, func(err error) bool { return err != nil && !errors.Is(err, database.ErrMissed) }},
-		} {
-			before := one(int64(-5), "x", int64(0), int64(0))
-			if err := write(before, c.rows); !c.is(err) {
-				t.Errorf("%s: Write = %v", name, err)
-			}
-			if got := sums(); !slices.Equal(got, want) {
-				t.Errorf("%s: tables hold %v, want %v", name, got, want)
-			}
-		}
-
-		names, n := []string{"näme'3", "näme'4", "näme'5", "no"}, 0
-		if err := d.View(ctx, func(x *database.Tx) error {
-			in, args := database.In(x.Dialect(), names)
-			return x.QueryRow(ctx, "SELECT COUNT(*) FROM parents WHERE name "+in, args...).Scan(&n)
-		}); err != nil || n != 3 {
-			t.Errorf("%d rows are in %q, %v; want 3", n, names, err)
-		}
+	databasetest.Each(t, testWrite)
+	// As on a node of a cluster: statements one by one, with many rows each.
+	t.Run("MariaDB without packets", func(t *testing.T) {
+		testWrite(t, func(t testing.TB) string { return databasetest.MariaDB(t) + "&target_session_attrs=any" })
 	})
+}
+
+func testWrite(t *testing.T, fresh databasetest.Fresh) {
+	ctx := t.Context()
+	d := withParents(t, fresh)
+	write := func(all ...database.Rows) error {
+		return d.Update(ctx, func(x *database.Tx) error { return x.Write(ctx, all...) })
+	}
+	const many = 1200
+	family := database.Rows{Table: "parents", Set: []string{"id", "name", "data"}}
+	children := database.Rows{Table: "children", Set: []string{"id", "name", "parent", "n"}}
+	moved := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n", "parent"}}
+	for i := range int64(many) {
+		family.Values = append(family.Values, []any{i, fmt.Sprint("näme'", i), []byte{0, byte(i), '\''}})
+		children.Values = append(children.Values, []any{i, "a", i, int64(1)})
+		moved.Values = append(moved.Values, []any{i, "a", i * 2, int64(0)})
+	}
+	if err := write(); err != nil {
+		t.Errorf("Write of nothing = %v", err)
+	}
+	if err := write(family, database.Rows{Table: "nothing"}, children); err != nil {
+		t.Fatalf("Write = %v", err)
+	}
+	if err := write(moved); err != nil {
+		t.Fatalf("Write of what is there = %v", err)
+	}
+	sums := func() (all []int64) {
+		t.Helper()
+		err := d.View(ctx, func(x *database.Tx) error {
+			all = make([]int64, 4)
+			return x.QueryRow(ctx, "SELECT COUNT(*), SUM(n), SUM(parent), (SELECT COUNT(*) FROM parents WHERE name = ?) FROM children", "näme'7").
+				Scan(&all[0], &all[1], &all[2], &all[3])
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	want := []int64{many, many * (many - 1), 0, 1}
+	if got := sums(); !slices.Equal(got, want) {
+		t.Errorf("tables hold %v, want %v", got, want)
+	}
+
+	one := func(values ...any) database.Rows {
+		return database.Rows{Table: "children", Set: []string{"id", "name", "parent", "n"}, Values: [][]any{values}}
+	}
+	kept := one(int64(1), "a", int64(0), int64(99))
+	kept.Keep = true
+	kept.Values = append(kept.Values, []any{int64(many), "a", int64(0), int64(5)})
+	if err := write(kept); err != nil {
+		t.Errorf("Write of a row that is there and one that is not = %v", err)
+	}
+	want[0], want[1] = want[0]+1, want[1]+5
+	replaced := one(int64(1), "a", int64(0), int64(3))
+	replaced.Key, replaced.Replace = []string{"id", "name"}, []string{"n"}
+	replaced.Values = append(replaced.Values, []any{int64(many), "a", int64(7), int64(5)}, []any{int64(many), "b", int64(0), int64(4)})
+	if err := write(replaced); err != nil {
+		t.Errorf("Write of rows that are there and one that is not = %v", err)
+	}
+	want[0], want[1] = want[0]+1, want[1]+1+4
+	only := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(many), "b", int64(6)}},
+		If: "EXISTS (SELECT 1 FROM parents WHERE id = ? AND name = ?)", IfArgs: []any{int64(7), "näme'7"}}
+	if err := write(only); err != nil {
+		t.Errorf("Write of a row on a condition that holds = %v", err)
+	}
+	want[1] += 2
+	not, two := only, only
+	not.IfArgs = []any{int64(7), "näme'8"}
+	two.Values = append(two.Values[:1:1], []any{int64(many), "a", int64(7)})
+	gone := database.Rows{Table: "children", By: []string{"id", "name"}, Set: []string{"n"}, Values: [][]any{{int64(1), "a", int64(7)}, {int64(1), "b", int64(7)}}}
+	for name, c := range map[string]struct {
+		rows database.Rows
+		is   func(error) bool
+	}{
+		"there already":  {one(int64(1), "a", int64(0), int64(0)), database.IsUnique},
+		"no such parent": {one(int64(-1), "a", int64(-1), int64(0)), func(err error) bool { return err != nil && !database.IsUnique(err) }},
+		"not there":      {gone, func(err error) bool { return errors.Is(err, database.ErrMissed) }},
+		"not on that":    {not, func(err error) bool { return errors.Is(err, database.ErrMissed) }},
+		"two on one":     {two, func(err error) bool { return err != nil && !errors.Is(err, database.ErrMissed) }},
+	} {
+		before := one(int64(-5), "x", int64(0), int64(0))
+		if err := write(before, c.rows); !c.is(err) {
+			t.Errorf("%s: Write = %v", name, err)
+		}
+		if got := sums(); !slices.Equal(got, want) {
+			t.Errorf("%s: tables hold %v, want %v", name, got, want)
+		}
+	}
+
+	names, n := []string{"näme'3", "näme'4", "näme'5", "no"}, 0
+	if err := d.View(ctx, func(x *database.Tx) error {
+		in, args := database.In(x.Dialect(), names)
+		return x.QueryRow(ctx, "SELECT COUNT(*) FROM parents WHERE name "+in, args...).Scan(&n)
+	}); err != nil || n != 3 {
+		t.Errorf("%d rows are in %q, %v; want 3", n, names, err)
+	}
 }
 
 // A transaction that failed, was given up or broke down leaves nothing behind

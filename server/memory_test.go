@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,4 +93,51 @@ func inUse() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// An upload that nobody has signed takes about as much memory as it has bytes
+// while it waits for its turn, and not as much as what it can be decoded to,
+// forty times that. (It does not run beside other tests either.)
+func TestAttackUploadOfValues(t *testing.T) {
+	var files []tuf.File
+	total := int64(0)
+	for i := range 100 {
+		raw := []byte(`{"signed":{"_type":"Targets","delegations":{"keys":{},"roles":[]},"expires":"2035-01-01T00:00:00Z","targets":{},"version":1,"x":[0` +
+			strings.Repeat(",0", 16_000) + `]},"signatures":[]}`)
+		files = append(files, tuf.File{Role: tuf.RoleName(fmt.Sprint("targets/a", i)), Version: 1, Raw: raw})
+		total += int64(len(raw))
+	}
+	var body bytes.Buffer
+	kind, err := api.WriteFiles(&body, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, nil)
+	unlock, err := w.publishing.lock(t.Context(), app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := inUse()
+	ctx, cancel := context.WithCancel(t.Context())
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, repository(app), &body)
+		r.Header.Set("Content-Type", kind)
+		w.ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	waits := func() bool {
+		w.publishing.mu.Lock()
+		defer w.publishing.mu.Unlock()
+		return w.publishing.held[app].users == 2
+	}
+	for !waits() {
+		runtime.Gosched()
+	}
+	if used := inUse() - before; used > 3*total {
+		t.Errorf("an upload of %d bytes takes %d while it waits", total, used)
+	}
+	cancel()
+	<-answered
+	unlock()
 }

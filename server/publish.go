@@ -36,8 +36,7 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	body := &metered{ReadCloser: r.Body, all: &s.uploading, limit: s.c.Limits.Uploading}
 	defer body.done()
 	r.Body = body
-	decoded := new(tuf.Decoded)
-	files, err := api.ReadFiles(under, r, s.c.Limits.Upload, decoded)
+	files, err := api.ReadFiles(under, r, s.c.Limits.Upload)
 	switch {
 	case body.full:
 		return s.limits.refuse(limitUploads, time.Second)
@@ -46,16 +45,15 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, gun tuf.GUN
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.c.Limits.Publish)
 	defer cancel()
-	if err := s.publish(ctx, gun, files, decoded, actor(r, by.Who)); err != nil {
+	if err := s.publish(ctx, gun, files, actor(r, by.Who)); err != nil {
 		return explain(gun, err)
 	}
 	w.Header().Set("Content-Length", "0")
 	return nil
 }
 
-// publish makes files current. Those that were decoded need not be again.
-func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, decoded *tuf.Decoded, by storage.Actor) error {
-	up, err := newUpload(files, decoded)
+func (s *Server) publish(ctx context.Context, gun tuf.GUN, files []tuf.File, by storage.Actor) error {
+	up, err := newUpload(files)
 	if err != nil {
 		return err
 	}

@@ -15,11 +15,11 @@ import (
 // An upload is what a publisher sent, in the order in which it is verified.
 type upload struct {
 	files   []tuf.File
-	decoded *tuf.Decoded // of files
+	decoded *tuf.Decoded // of files, once it is their turn: what is not verified takes no room while it waits
 }
 
 // newUpload refuses what no upload may hold.
-func newUpload(files []tuf.File, decoded *tuf.Decoded) (upload, error) {
+func newUpload(files []tuf.File) (upload, error) {
 	files = slices.Clone(files)
 	rank := func(r tuf.RoleName) int {
 		switch r {
@@ -36,7 +36,7 @@ func newUpload(files []tuf.File, decoded *tuf.Decoded) (upload, error) {
 		}
 		return strings.Compare(string(a.Role), string(b.Role))
 	})
-	up := upload{files, decoded}
+	up := upload{files, new(tuf.Decoded)}
 	if up.has(tuf.RoleTimestamp) {
 		// attacks.md S14. No honest client sends one.
 		return upload{}, invalid(api.BadValidation, "the timestamp is signed by the server and cannot be uploaded")

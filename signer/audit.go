@@ -77,7 +77,7 @@ func (e AuditEntry) link() (database.Link, error) {
 // one end, so those transactions take turns. Signers of an earlier version do
 // not lock, and meet the row that is written.
 func (t *Table) write(ctx context.Context, fn func(*database.Tx) error) error {
-	defer t.remembered.Forget(time.Time{})
+	defer t.remembered.Forget()
 	return t.inTurn(ctx, fn)
 }
 

@@ -119,21 +119,32 @@ func (t *Table) signAll(ctx context.Context, batch []signing) (all []database.An
 // signKnown is signAll on top of what is in the database. Its error is that of
 // the transaction; a claim that is refused changes nothing.
 func (t *Table) signKnown(ctx context.Context, batch []signing) (all []database.Answer[signed], err error) {
+	var at int
 	var k *known
 	var last database.Link
 	var w *writes
 	err = t.inTurn(ctx, func(x *database.Tx) (err error) {
+		at, _, _, _ = t.remembered.Of(nil, time.Time{})
 		if k, err = recallAll(ctx, x, batch); err != nil {
 			return err
 		}
-		if all, w, err = t.judgeAll(ctx, x, k, batch); err != nil {
-			return err
+		all, w = make([]database.Answer[signed], len(batch)), newWrites()
+		for i := range batch {
+			var fatal error
+			all[i].Value, all[i].Err, fatal = t.signClaim(ctx, x, k, &batch[i], w)
+			if fatal != nil {
+				return fatal
+			}
 		}
 		last, err = t.put(ctx, x, k.last, w, false)
 		return err
 	})
-	t.keep(k, last, w, batch, all, err)
-	return all, err
+	if err != nil {
+		t.remembered.Forget()
+		return nil, err
+	}
+	t.remembered.Keep(at, k.last, last, k.standings(w, batch, all))
+	return all, nil
 }
 
 // signSupposed is signAll on top of what the signatures before left behind, if
@@ -142,15 +153,15 @@ func (t *Table) signKnown(ctx context.Context, batch []signing) (all []database.
 // has.
 func (t *Table) signSupposed(ctx context.Context, batch []signing) (all []database.Answer[signed], supposed bool, err error) {
 	now := time.Now()
-	var guns []tuf.GUN
-	for _, q := range batch {
+	guns := make([]tuf.GUN, len(batch))
+	for i, q := range batch {
 		if q.snapshot != nil { // it may be one that was signed before
 			return nil, false, nil
 		}
-		guns = append(guns, q.GUN)
+		guns[i] = q.GUN
 	}
-	k := newKnown()
-	last, of, ok := t.remembered.Of(guns, now)
+	k, w := newKnown(), newWrites()
+	at, last, of, ok := t.remembered.Of(guns, now)
 	if !ok {
 		return nil, false, nil
 	}
@@ -161,20 +172,24 @@ func (t *Table) signSupposed(ctx context.Context, batch []signing) (all []databa
 			k.ledger[ledgerKey{gun, incarnation}] = row
 		}
 	}
-	all, w, err := t.judgeAll(ctx, nil, k, batch)
-	for _, a := range all {
-		err = errors.Join(err, a.Err)
-	}
-	if err != nil {
-		return nil, false, nil
+	all = make([]database.Answer[signed], len(batch))
+	for i := range batch {
+		var refused, fatal error
+		if all[i].Value, refused, fatal = t.signClaim(ctx, nil, k, &batch[i], w); refused != nil || fatal != nil {
+			return nil, false, nil
+		}
 	}
 	err = t.inTurn(ctx, func(x *database.Tx) (err error) {
 		last, err = t.put(ctx, x, k.last, w, true)
 		return err
 	})
-	t.keep(k, last, w, batch, all, err)
-	if err != nil {
-		t.remembered.Forget(now)
+	switch {
+	case err == nil:
+		t.remembered.Keep(at, k.last, last, k.standings(w, batch, all))
+	case errors.Is(err, errMoved) || database.IsUnique(err):
+		t.remembered.Wrong(at, now)
+	default:
+		t.remembered.Forget()
 	}
 	return all, true, err
 }
@@ -191,59 +206,46 @@ const (
 	maxKeys       = 8
 )
 
-// keep remembers what a transaction has left behind that wrote w on top of k,
-// but for repositories of which something was refused half way.
-func (t *Table) keep(k *known, last database.Link, w *writes, batch []signing, all []database.Answer[signed], err error) {
-	if err != nil {
-		t.remembered.Forget(time.Time{})
-		return
-	}
+// standings returns what is known of the repositories of a batch when w is
+// written, but for those of which something was refused, perhaps half way, whose
+// keys may change by themselves, or are on tokens, which are asked otherwise.
+func (k *known) standings(w *writes, batch []signing, all []database.Answer[signed]) map[tuf.GUN]standing {
 	left := map[tuf.GUN]standing{}
-	for gun, keys := range k.keys {
-		if len(keys) > maxKeys || slices.ContainsFunc(keys, func(k keyRow) bool { return k.state == pending }) {
+	for i, q := range batch {
+		keys := k.keys[q.GUN]
+		if all[i].Err != nil || len(keys) > maxKeys || slices.ContainsFunc(keys, func(k keyRow) bool { return k.state == pending || k.token != "" }) {
 			continue
 		}
 		s := standing{keys, map[int64]ledgerRow{}}
 		for _, key := range keys {
-			at := ledgerKey{gun, key.incarnation}
+			at := ledgerKey{q.GUN, key.incarnation}
 			row := k.ledger[at]
 			if w.writes(at) {
 				row.seq++
 			}
 			s.ledger[key.incarnation] = row
 		}
-		left[gun] = s
+		left[q.GUN] = s
 	}
-	for i, a := range all {
-		if a.Err != nil {
-			delete(left, batch[i].GUN)
-		}
-	}
-	t.remembered.Keep(k.last, last, left)
+	return left
 }
 
-// judgeAll judges and signs a batch by what is known. The error is one of the
-// transaction, which there need not be where nothing that was signed is known.
-func (t *Table) judgeAll(ctx context.Context, x *database.Tx, known *known, batch []signing) (all []database.Answer[signed], w *writes, err error) {
-	all = make([]database.Answer[signed], len(batch))
-	w = &writes{begun: map[ledgerKey]ledgerRow{}, moved: map[ledgerKey]ledgerRow{}}
-	for i := range batch {
-		var made []written
-		q := &batch[i]
-		all[i].Value, all[i].Err = t.signOne(ctx, known, q, &made)
-		if all[i].Err == nil && q.next != nil {
-			var next signed
-			next, all[i].Err, err = t.signNext(ctx, x, known, q, all[i].Value, &made)
-			if err != nil {
-				return nil, nil, err
-			}
-			all[i].Value.next = &next
-		}
-		if all[i].Err == nil {
-			w.add(made)
-		}
+// signClaim is [Table.signOne], and then for the timestamp that is asked for
+// with it. What has to be written is added to w, unless q is refused. fatal is
+// an error of the transaction, which there need not be where nothing that was
+// signed before is known.
+func (t *Table) signClaim(ctx context.Context, x *database.Tx, known *known, q *signing, w *writes) (s signed, err, fatal error) {
+	var made []written
+	s, err = t.signOne(ctx, known, q, &made)
+	if err == nil && q.next != nil {
+		var next signed
+		next, err, fatal = t.signNext(ctx, x, known, q, s, &made)
+		s.next = &next
 	}
-	return all, w, nil
+	if err == nil && fatal == nil {
+		w.add(made)
+	}
+	return s, err, fatal
 }
 
 // What is known of the repositories of a batch.
@@ -464,6 +466,10 @@ func (w *writes) add(made []written) {
 		}
 		w.entries = append(w.entries, m.entry)
 	}
+}
+
+func newWrites() *writes {
+	return &writes{begun: map[ledgerKey]ledgerRow{}, moved: map[ledgerKey]ledgerRow{}}
 }
 
 // writes reports whether the ledger's row of an incarnation is changed.

@@ -208,4 +208,13 @@ func TestSignBoth(t *testing.T) {
 	if _, _, err := w.SignBoth(t.Context(), s.snapshotRequest(t, 3, "three"), next(4)); !errors.As(err, new(*api.FloorError)) {
 		t.Errorf("another snapshot of a version that was signed: %v", err)
 	}
+	// The same content in two repositories: the snapshot is signed for each of
+	// them, whether what is remembered is built on or not.
+	third := newServer(t, w, w, "registry.example/third")
+	third.publish(t, "zero")
+	for _, o := range []*server{third, other} {
+		if err := o.publishBoth(t, "one"); err != nil {
+			t.Errorf("a snapshot like that of another repository: %v", err)
+		}
+	}
 }

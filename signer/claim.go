@@ -17,9 +17,9 @@ const maxRequest = 12 << 20
 type claim struct {
 	api.SignRequest
 	payload  tuf.Meta
-	base     *base     // nil: nothing was published yet
-	snapshot *tuf.Meta // the one that a timestamp names; nil for a snapshot
-	decoded  *tuf.Decoded
+	base     *base        // nil: nothing was published yet
+	snapshot *tuf.Meta    // the one that a timestamp names; nil for a snapshot
+	decoded  *tuf.Decoded // the base's timestamp
 }
 
 // A base is the published state that a payload says it succeeds.
@@ -51,7 +51,7 @@ func read(r api.SignRequest, l Limits, now time.Time) (*claim, error) {
 		}
 	case tuf.RoleTimestamp:
 		// F17: the new snapshot is looked at, not only its hash.
-		s, err := readFile(tuf.RoleSnapshot, r.Snapshot, c.decoded)
+		s, err := readFile(tuf.RoleSnapshot, r.Snapshot, nil)
 		if err != nil {
 			return nil, refuse("the snapshot: %v", err)
 		}
@@ -111,7 +111,7 @@ func readBase(r api.SignRequest, decoded *tuf.Decoded) (*base, error) {
 	if b.timestamp, err = readFile(tuf.RoleTimestamp, r.Timestamp, decoded); err != nil {
 		return nil, refuse("the current timestamp: %v", err)
 	}
-	if b.snapshot, err = readFile(tuf.RoleSnapshot, r.BaseSnapshot, decoded); err != nil {
+	if b.snapshot, err = readFile(tuf.RoleSnapshot, r.BaseSnapshot, nil); err != nil {
 		return nil, refuse("the current snapshot: %v", err)
 	}
 	if err := b.timestamp.Files[tuf.RoleSnapshot].Matches(r.BaseSnapshot); err != nil {

@@ -11,8 +11,9 @@ import (
 	"github.com/iechor/trust/tuf"
 )
 
-// errMoved says that a row changed between reading and writing it, which
-// serializable transactions rule out. It is looked for all the same.
+// errMoved says that a row is not what it was when it was read, which
+// serializable transactions rule out, and is looked for all the same; or what is
+// remembered of it.
 var errMoved = errors.New("the ledger has moved on")
 
 var (

@@ -40,7 +40,8 @@
 //     as any named before, so old content does not get a new date (attacks.md
 //     F17). Of the base's own version only the same content will do. This holds
 //     for snapshots that clients sign just as well, whose signature cannot be
-//     judged here. One that was signed here for another repository is refused.
+//     judged here. One that was signed here for another repository is refused, unless it was
+//     signed for this one as well.
 //   - Deleting a repository starts a new incarnation, whose ledger begins at
 //     nothing: version 1 returns, under keys that never signed before. Keys of
 //     an earlier incarnation keep their own floors; they are not handed out,

@@ -42,8 +42,8 @@ func newCodec() (*codec, error) {
 	return &codec{enc: enc, dec: dec}, nil
 }
 
-// tiny is how many bytes are not worth the time to be compressed when they
-// come: a third of them would be spared, for the hour until they are packed.
+// tiny is how many bytes are not worth the time to be compressed: a third of
+// them would be spared.
 const tiny = 1 << 10
 
 func (c *codec) pack(raw []byte) []byte {

@@ -22,7 +22,7 @@ func TestLengths(t *testing.T) {
 	}
 	var state *storage.State
 	var all [][]byte
-	for i, n := range []int{1, 2, 255, 256, 257, 1023, 1024, 1025, 70_000} {
+	for i, n := range []int{1, 2, 255, 256, 257, 1023, 1024, 1025, 70_000, 900} {
 		f := storagetest.File(app, tuf.RoleTargets, int64(i)+1, 0)
 		f.Raw = []byte(strings.Repeat("x", n-1) + "y")
 		all = append(all, f.Raw)

@@ -64,12 +64,18 @@ var errRefused = errors.New("everything was refused")
 // each of them alone: what is refused writes nothing and takes no number.
 func (s *SQL) commitTogether(ctx context.Context, batch []*pending) error {
 	now := time.Now()
-	supposed, err := s.commitOnce(ctx, batch, now)
-	if !supposed || err == nil || ctx.Err() != nil || errors.Is(err, database.ErrUncertain) || errors.Is(err, database.ErrUnavailable) {
+	at, supposed, err := s.commitOnce(ctx, batch, now)
+	if err == nil {
+		return nil
+	}
+	if !supposed || ctx.Err() != nil || errors.Is(err, database.ErrUncertain) || errors.Is(err, database.ErrUnavailable) {
+		s.remembered.Forget()
 		return err
 	}
-	s.remembered.Forget(now)
-	_, err = s.commitOnce(ctx, batch, now)
+	s.remembered.Wrong(at, now)
+	if _, _, err = s.commitOnce(ctx, batch, now); err != nil {
+		s.remembered.Forget()
+	}
 	return err
 }
 
@@ -79,10 +85,11 @@ var errOutdated = errors.New("what was remembered may not be so any more")
 
 // commitOnce is commitTogether on top of what is remembered, supposed, or what
 // is there. Any error of the former may come from what is not so any more.
-func (s *SQL) commitOnce(ctx context.Context, batch []*pending, now time.Time) (supposed bool, err error) {
+// What did not succeed is not forgotten yet.
+func (s *SQL) commitOnce(ctx context.Context, batch []*pending, now time.Time) (at int, supposed bool, err error) {
 	var have, left standings
 	err = s.db.InTurn(ctx, "counters", "", func(t *database.Tx) error {
-		if have, supposed = s.recall(batch, now); !supposed {
+		if at, have, supposed = s.recall(batch, now); !supposed {
 			var err error
 			if have, err = look(ctx, t, batch); err != nil {
 				return err
@@ -147,15 +154,13 @@ func (s *SQL) commitOnce(ctx context.Context, batch []*pending, now time.Time) (
 		}
 		return nil
 	})
-	switch err {
-	case nil:
-		s.remembered.Keep(have.end, left.end, left.repositories)
-	case errRefused:
-		return false, nil
-	default:
-		s.remembered.Forget(time.Time{})
+	if err == nil {
+		s.remembered.Keep(at, have.end, left.end, left.repositories)
 	}
-	return supposed, err
+	if err == errRefused {
+		err = nil
+	}
+	return at, supposed, err
 }
 
 // published names the files of a commit, without the timestamp, which says
@@ -213,7 +218,7 @@ func sound(gun tuf.GUN, base *State, files []NewFile, drop []tuf.RoleName) error
 // inTurn runs a transaction that moves repositories on. All of those change the
 // one row of counters, so they take turns.
 func (s *SQL) inTurn(ctx context.Context, fn func(*database.Tx) error) error {
-	defer s.remembered.Forget(time.Time{})
+	defer s.remembered.Forget()
 	return s.db.InTurn(ctx, "counters", "", fn)
 }
 

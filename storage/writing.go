@@ -44,20 +44,20 @@ func (e end) same(o end) bool {
 }
 
 // recall returns what is remembered for a batch, if that is everything.
-func (s *SQL) recall(batch []*pending, now time.Time) (have standings, ok bool) {
+func (s *SQL) recall(batch []*pending, now time.Time) (at int, have standings, ok bool) {
 	guns := make([]tuf.GUN, len(batch))
 	for i, p := range batch {
 		guns[i] = p.gun
 	}
-	have.end, have.repositories, ok = s.remembered.Of(guns, now)
+	at, have.end, have.repositories, ok = s.remembered.Of(guns, now)
 	if !ok || have.timestamp == nil {
-		return standings{}, false
+		return at, standings{}, false
 	}
 	for gun, r := range have.repositories {
 		r.roles = maps.Clone(r.roles) // they are changed
 		have.repositories[gun] = r
 	}
-	return have, true
+	return at, have, true
 }
 
 // selectStandings begins with what is always there, so that there is a row

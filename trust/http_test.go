@@ -509,7 +509,7 @@ func front(s *server) http.HandlerFunc {
 		switch {
 		case route.Kind == api.Repository && r.Method == http.MethodPost:
 			var files []tuf.File
-			if files, err = api.ReadFiles(w, r, api.Limits{}, nil); err == nil {
+			if files, err = api.ReadFiles(w, r, api.Limits{}); err == nil {
 				err = s.Upload(r.Context(), route.GUN, files)
 			}
 		case route.Kind == api.Repository:

@@ -1,10 +1,11 @@
 package tuf
 
 // Decoded remembers the files that were decoded, for who meets the same ones
-// several times in one task, such as a server that takes an upload apart, adds
-// it to what is published, and looks at the result as a client would. It holds
-// all of them until the task is done and it is forgotten itself. Whether
-// signatures are valid it does not know.
+// several times in one task, such as a server that adds an upload to what is
+// published and looks at the result as a client would. It holds all of them
+// until the task is done and it is forgotten itself: many times their bytes, so
+// what nobody has signed should not wait in it. Whether signatures are valid it
+// does not know.
 //
 // The zero Decoded is ready, nil is one that remembers nothing. It is not safe
 // for concurrent use.

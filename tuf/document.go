@@ -214,11 +214,8 @@ func (e *TooLarge) Is(t error) bool { return t == ErrLimit }
 // NewFile reads the structure and version of a metadata file strictly, as the
 // Notary dialect writes it. Signatures are not looked at. The error matches
 // [ErrMalformed] or [ErrLimit].
-func NewFile(role RoleName, raw []byte) (File, error) { return ReadFile(role, raw, nil) }
-
-// ReadFile is [NewFile] for a file that will be looked at again.
-func ReadFile(role RoleName, raw []byte, m *Decoded) (File, error) {
-	d, err := decode(Options{Decoded: m}.filled(), role, raw)
+func NewFile(role RoleName, raw []byte) (File, error) {
+	d, err := decode(Options{}.filled(), role, raw)
 	if err != nil {
 		return File{}, err
 	}

@@ -44,11 +44,11 @@ func typing(args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: typing [-stdin] FILE PROGRAM [ARGS…]")
 	}
-	keys, err := os.ReadFile(args[0])
+	screen, err := os.Create(filepath.Join(os.Getenv("WORK"), "screen"))
 	if err != nil {
 		return err
 	}
-	screen, err := os.Create(filepath.Join(os.Getenv("WORK"), "screen"))
+	keys, err := os.ReadFile(args[0])
 	if err != nil {
 		return err
 	}

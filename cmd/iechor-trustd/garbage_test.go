@@ -11,15 +11,15 @@ import (
 func TestPercentFor(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		live uint64
-		many bool
-		want int
+		live    uint64
+		changes int64
+		want    int
 	}{
-		{0, false, 300}, {1 << 20, false, 300}, {10 << 20, false, 100}, {20 << 20, false, 50}, {24 << 20, false, 45}, {25 << 20, false, 100}, {1 << 40, false, 100},
-		{1 << 20, true, 300}, {5 << 20, true, 200}, {20 << 20, true, 200}, {25 << 20, true, 100},
+		{0, 0, 300}, {1 << 20, 0, 300}, {10 << 20, 0, 100}, {20 << 20, 0, 50}, {23 << 20, 19, 45}, {24 << 20, 0, 45}, {25 << 20, 0, 100}, {1 << 40, 0, 100},
+		{1 << 20, 1000, 300}, {5 << 20, 20, 200}, {20 << 20, 20, 200}, {25 << 20, 20, 100},
 	} {
-		if got := percentFor(c.live, c.many); got != c.want {
-			t.Errorf("percentFor(%d, %t) = %d, want %d", c.live, c.many, got, c.want)
+		if got := percentFor(c.live, c.changes); got != c.want {
+			t.Errorf("percentFor(%d, %d) = %d, want %d", c.live, c.changes, got, c.want)
 		}
 	}
 }

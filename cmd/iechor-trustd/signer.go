@@ -184,7 +184,7 @@ func (a *app) signer(ctx context.Context, c *signerConfig, locked bool, again fu
 	var running sync.WaitGroup
 	running.Go(func() { up.run(background) })
 	running.Go(func() { tracer.Run(background) })
-	running.Go(func() { a.collect(background, func() int64 { return 0 }) }) // it holds little
+	running.Go(func() { a.collect(background, nil) }) // it holds little
 	files = append(files, &configFile{c, again, levels, log})
 	running.Go(func() { reloadOn(background, hup, files...) })
 	err = s.Serve(late, l, t)
