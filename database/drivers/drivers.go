@@ -134,18 +134,16 @@ func (a *Address) open(ctx context.Context, how access) (*database.DB, error) {
 		raw.SetConnMaxLifetime(a.ConnectionLife)
 	}
 	db := database.New(raw, a.Dialect)
-	if err := a.answers(ctx, db); err != nil {
+	if err := answers(ctx, db); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the database %s: %w", a, err), db.Close())
 	}
 	return db, nil
 }
 
 // answers waits for a database that is on its way, within reason: a service
-// manager may start both at once.
-func (a *Address) answers(ctx context.Context, db *database.DB) error {
-	if a.Dialect == database.SQLite {
-		return db.SQL().PingContext(ctx)
-	}
+// manager may start both at once. SQLite says of a new file at once, without
+// waiting, that another process is writing the beginning of it.
+func answers(ctx context.Context, db *database.DB) error {
 	return db.View(ctx, func(t *database.Tx) error {
 		var one int
 		return t.QueryRow(ctx, "SELECT 1").Scan(&one)

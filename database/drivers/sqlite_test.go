@@ -1,6 +1,8 @@
 package drivers
 
 import (
+	"database/sql"
+	"errors"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -25,4 +27,31 @@ func TestSQLiteConnections(t *testing.T) {
 	if err := db.SQL().QueryRowContext(t.Context(), "PRAGMA cache_size").Scan(&size); err != nil || size != -512 {
 		t.Errorf("cache_size = %d, %v; want 512 KiB, which is -512", size, err)
 	}
+}
+
+// Of a new file that another process is writing the beginning of, SQLite does
+// not wait for the end, but says at once that it is busy.
+func TestSQLiteBegunByAnother(t *testing.T) {
+	t.Parallel()
+	a := &Address{Dialect: database.SQLite, Path: filepath.Join(t.TempDir(), "x.db")}
+	other, err := sql.Open("sqlite", a.Path+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	tx, err := other.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if db, err := a.Open(t.Context()); !errors.Is(err, database.ErrBusy) {
+		t.Errorf("opened while another begins: %v, %v; want ErrBusy, after some attempts", db, err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := a.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
 }
