@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -134,6 +135,25 @@ func TestUsage(t *testing.T) {
 		}
 		if got := problem.String(); !strings.HasPrefix(got, test.want) || strings.Count(got, "\n") != 1 || out.Len() > 0 {
 			t.Errorf("run(%s) wrote %q and %q, want nothing and one line %q", test.args, &out, got, test.want)
+		}
+	}
+}
+
+// What a second server has published is in nobody's way but that of rows which
+// are about it.
+func TestSecondServerComesLast(t *testing.T) {
+	t.Parallel()
+	rows := []*row{{key: "one"}, {key: "two", second: true}, {key: "once", once: true}}
+	var got []string
+	for round, w := range inTurn(rows, 2) {
+		got = append(got, fmt.Sprint(w.key, " ", round))
+	}
+	if diff := cmp.Diff([]string{"one 0", "once 0", "one 1", "two 0", "two 1"}, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, w := range newRows(options{}) {
+		if about := strings.HasPrefix(w.key, "two") || strings.HasPrefix(w.key, "seen"); w.second != about {
+			t.Errorf("row %s: a second server takes part: %t", w.key, w.second)
 		}
 	}
 }

@@ -9,9 +9,10 @@
 // and signs by itself. Where MariaDB and PostgreSQL are installed, it starts
 // servers of its own of both, and measures notary-server with notary-signer on
 // MariaDB beside ours on either. Every round measures all, and which of them
-// comes first changes from round to round. The table shows medians, what one
-// is of the other, and how far apart the rounds were. What the machine itself
-// can do, and what protecting keys by a passphrase costs, stands apart.
+// comes first changes from round to round; what takes a second server has
+// rounds of its own, after the others. The table shows medians, what one is of
+// the other, and how far apart the rounds were. What the machine itself can do,
+// and what protecting keys by a passphrase costs, stands apart.
 //
 // Everything listens on loopback, lies in temporary folders, and is ended by
 // process id when bench ends.
@@ -29,6 +30,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"os"
 	"os/signal"
@@ -169,27 +171,39 @@ func bench(ctx context.Context, o options, say func(string)) (_ *report, err err
 	defer func() { err = errors.Join(err, s.close()) }()
 	rows := slices.DeleteFunc(s.rows(), func(w *row) bool { return len(o.only) > 0 && !slices.Contains(o.only, w.key) })
 	r := &report{rows: rows, facts: s.facts()}
-	for round := range o.rounds {
-		for n, w := range rows {
-			if w.once && round > 0 {
-				continue
+	for round, w := range inTurn(rows, o.rounds) {
+		peers := s.peersOf(w)
+		if round%2 == 1 {
+			slices.Reverse(peers)
+		}
+		for _, p := range peers {
+			say(fmt.Sprintf("round %d of %d, row %d of %d: %s (%s)", round+1, o.rounds, slices.Index(rows, w)+1, len(rows), strings.TrimSpace(w.name), p.name))
+			got, err := s.measure(ctx, w, p)
+			if err != nil {
+				return r, fmt.Errorf("%s, %s: %w", strings.TrimSpace(w.name), p.name, err)
 			}
-			peers := s.peersOf(w)
-			if round%2 == 1 {
-				slices.Reverse(peers)
-			}
-			for _, p := range peers {
-				say(fmt.Sprintf("round %d of %d, row %d of %d: %s (%s)", round+1, o.rounds, n+1, len(rows), strings.TrimSpace(w.name), p.name))
-				got, err := s.measure(ctx, w, p)
-				if err != nil {
-					return r, fmt.Errorf("%s, %s: %w", strings.TrimSpace(w.name), p.name, err)
-				}
-				w.add(p, got)
-			}
+			w.add(p, got)
 		}
 	}
 	r.notes = s.notes()
 	return r, nil
+}
+
+// inTurn yields the rows of each round, with its number from 0. Rows with a
+// second server have rounds of their own, after all others: what that one has
+// published, the first one has to read again.
+func inTurn(rows []*row, rounds int) iter.Seq2[int, *row] {
+	return func(yield func(int, *row) bool) {
+		for _, second := range []bool{false, true} {
+			for round := range rounds {
+				for _, w := range rows {
+					if w.second == second && !(w.once && round > 0) && !yield(round, w) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // A sample is what one measurement of one side gave.

@@ -32,6 +32,7 @@ type row struct {
 	limit     bool    // of the machine: there is no stock side
 	database  bool    // over databases, and not in memory and over SQLite
 	alone     bool    // there is no stock side
+	second    bool    // two servers take part
 	once      bool    // and not in every round
 	survives  bool    // services that end by themselves, and start again
 	run       measurement
